@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# Writes kubernetes/go.mod and keda/go.mod (and their go.sum) from versions.env. Run it after changing a version,
+# and commit what it writes. A main package named by a `tool` line needs no Go source of our own.
+set -euo pipefail
+cd "$(dirname "$0")"
+# shellcheck source=versions.env
+source versions.env
+
+# Where the module cache keeps the go.mod of $1@$2. (-mod=mod: there is no module here to be changed.)
+upstream_go_mod() { (cd "$(dirname "$0")" && GOFLAGS=-mod=mod go list -m -f '{{.GoMod}}' "$1@$2"); }
+# The lines "go X" and "godebug X" of a go.mod: the language version decides the defaults of the Go runtime.
+language() { sed -nE 's/^((go|godebug|toolchain) .*)$/\1\n/p' "$1"; }
+
+pin_kubernetes() {
+  local upstream; upstream=$(upstream_go_mod k8s.io/kubernetes "$KUBERNETES_VERSION")
+  {
+    printf 'module sluice.dev/tests/cluster/kubernetes\n\n'
+    language "$upstream"
+    printf 'tool (\n\tgo.etcd.io/etcd/server/v3\n\tk8s.io/kubernetes/cmd/kube-apiserver\n'
+    printf '\tk8s.io/kubernetes/cmd/kube-controller-manager\n\tk8s.io/kubernetes/cmd/kubectl\n)\n\n'
+    printf 'require (\n\tgo.etcd.io/etcd/server/v3 %s\n\tk8s.io/kubernetes %s\n)\n\n' "$ETCD_VERSION" "$KUBERNETES_VERSION"
+    # Kubernetes replaces its staging modules by folders of its own tree; outside it they are released as v0.x.
+    printf 'replace (\n'
+    sed -nE "s|^\t(k8s.io/[a-z-]+) => ./staging.*|\t\1 => \1 $KUBERNETES_STAGING_VERSION|p" "$upstream"
+    printf ')\n'
+  } > kubernetes/go.mod
+}
+
+pin_keda() {
+  local upstream; upstream=$(upstream_go_mod github.com/kedacore/keda/v2 "$KEDA_VERSION")
+  {
+    printf 'module sluice.dev/tests/cluster/keda\n\n'
+    language "$upstream"
+    printf 'tool (\n\tgithub.com/kedacore/keda/v2/cmd/adapter\n\tgithub.com/kedacore/keda/v2/cmd/operator\n)\n\n'
+    printf 'require github.com/kedacore/keda/v2 %s\n\n' "$KEDA_VERSION"
+    # A module's own replacements do not reach those who require it.
+    sed -nE '/^replace [^(]/p' "$upstream"
+  } > keda/go.mod
+}
+
+for part in kubernetes keda; do
+  mkdir -p "$part"
+  "pin_$part"
+  : > "$part/go.sum"
+  (cd "$part" && go mod tidy)
+done
