@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Builds the filter to target/filter/sluice_filter.wasm and prints its path, size and sha256.
+# Another package of the workspace, by its name, is built in the same way (the bench's empty filter is).
 #
 # Wasm needs a standard library for wasm32-unknown-unknown. In this order: the one that rustup has for the pinned
 # toolchain, the one that rustup can add, the distribution's compiler with its own library source (a matched
@@ -12,6 +13,8 @@ readonly target=wasm32-unknown-unknown
 readonly out=${SLUICE_WASM_OUT:-$PWD/target/filter}
 readonly build=$PWD/target/filter-build
 readonly packages=(rustc-web cargo-web rust-web-src)
+readonly package=${1:-sluice-filter}
+readonly module=${package//-/_}.wasm
 toolchain=$(sed -n 's/^channel *= *"\(.*\)"/\1/p' rust-toolchain.toml)
 
 say() { printf 'wasm-build: %s\n' "$*" >&2; }
@@ -69,7 +72,7 @@ remap() {
   printf '%s --remap-path-prefix=%s=/rust' "$flags" "$1"
 }
 
-args=(build --locked -p sluice-filter --lib --profile wasm --target "$target" --target-dir "$build")
+args=(build --locked -p "$package" --lib --profile wasm --target "$target" --target-dir "$build")
 how=${SLUICE_WASM_TOOLCHAIN:-}
 if [ "$how" != distribution ] && { has_rustup_target || add_rustup_target; }; then
   say "compiling with rustup's $toolchain"
@@ -86,7 +89,7 @@ else
 fi
 
 mkdir -p "$out"
-install -m 0644 "$build/$target/wasm/sluice_filter.wasm" "$out/sluice_filter.wasm.new"
-mv "$out/sluice_filter.wasm.new" "$out/sluice_filter.wasm"
-printf '%s %s bytes sha256:%s\n' "$out/sluice_filter.wasm" "$(stat -c %s "$out/sluice_filter.wasm")" \
-  "$(sha256sum "$out/sluice_filter.wasm" | cut -d' ' -f1)"
+install -m 0644 "$build/$target/wasm/$module" "$out/$module.new"
+mv "$out/$module.new" "$out/$module"
+printf '%s %s bytes sha256:%s\n' "$out/$module" "$(stat -c %s "$out/$module")" \
+  "$(sha256sum "$out/$module" | cut -d' ' -f1)"

@@ -80,6 +80,10 @@ impl Worker {
         request: &mut (impl Request + Looks),
         method: Method,
     ) -> Arrival {
+        // What has no cluster has no route: Envoy answers it itself, table or none.
+        if !self.has_table && request.cluster().is_empty() {
+            return Arrival::Pass;
+        }
         let owner = if self.has_table {
             match self.table.find(request) {
                 Match::Route(slot) => Owner::Route(slot),
@@ -342,3 +346,6 @@ impl Said {
 fn bit(index: usize) -> u8 {
     u32::try_from(index).ok().and_then(|index| 1u8.checked_shl(index)).unwrap_or(0)
 }
+
+#[cfg(test)]
+mod tests;

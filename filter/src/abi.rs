@@ -3,9 +3,13 @@
 //! The host hands bytes over by calling [`proxy_on_memory_allocate`] for a place to write them. It does so
 //! once per call that gives bytes, and every wrapper here copies them out before it returns: so one
 //! buffer serves all of them, and reading a header costs no allocation.
-#![allow(unsafe_code, reason = "the ABI is C functions and raw memory; everything unsafe of the filter is here")]
+#![allow(
+    unsafe_code,
+    reason = "the ABI is C functions and raw memory; everything unsafe of the filter is here"
+)]
 
 use crate::{
+    headers,
     host::{Headers, Host, Level, MetricKind, Reply, StreamToken},
     vm::{Action, Vm},
 };
@@ -148,27 +152,6 @@ fn number(headers: Headers) -> u32 {
     }
 }
 
-/// The pairs of a header map as the ABI writes them: how many, then the lengths, then the bytes, each
-/// followed by a NUL; all numbers 32 bits, little endian.
-fn pairs(bytes: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
-    let number = |at: usize| {
-        let four = bytes.get(at..at.saturating_add(4))?;
-        usize::try_from(u32::from_le_bytes(four.try_into().ok()?)).ok()
-    };
-    let count = number(0).unwrap_or(0);
-    let mut lengths = 4usize;
-    let mut data = count.saturating_mul(8).saturating_add(4);
-    (0..count).map_while(move |_| {
-        let (key_len, value_len) = (number(lengths)?, number(lengths.saturating_add(4))?);
-        lengths = lengths.saturating_add(8);
-        let value_at = data.saturating_add(key_len).saturating_add(1);
-        let key = bytes.get(data..data.saturating_add(key_len))?;
-        let value = bytes.get(value_at..value_at.saturating_add(value_len))?;
-        data = value_at.saturating_add(value_len).saturating_add(1);
-        Some((key, value))
-    })
-}
-
 /// A serialized `envoy.config.core.v3.GrpcService` with `envoy_grpc.cluster_name`.
 ///
 /// Never the bare name: Envoy first tries to parse the bytes as that message, and a name that happens to parse
@@ -216,12 +199,9 @@ impl Host for Envoy {
         })
     }
 
-    fn header_has(&mut self, headers: Headers, name: &[u8], value: &[u8]) -> bool {
-        let mut map = Vec::new();
+    fn header_map(&mut self, headers: Headers, map: &mut Vec<u8>) -> bool {
         // SAFETY: a number in, and two places of our own for the answer.
-        let found =
-            read(&mut map, |bytes, len| unsafe { proxy_get_header_map_pairs(number(headers), bytes, len) });
-        found && pairs(&map).any(|(key, it)| key.eq_ignore_ascii_case(name) && it == value)
+        read(map, |bytes, len| unsafe { proxy_get_header_map_pairs(number(headers), bytes, len) })
     }
 
     fn set_header(&mut self, headers: Headers, name: &[u8], value: &[u8]) {
@@ -253,20 +233,9 @@ impl Host for Envoy {
     }
 
     fn reply(&mut self, reply: &Reply) {
-        let mut headers = Vec::new();
-        let mut add = |key: &str, value: &str| {
-            headers.extend_from_slice(&1u32.to_le_bytes());
-            for part in [key, value] {
-                headers.extend_from_slice(&u32::try_from(part.len()).unwrap_or(0).to_le_bytes());
-            }
-            for part in [key, value] {
-                headers.extend_from_slice(part.as_bytes());
-                headers.push(0);
-            }
-        };
-        if let Some(seconds) = reply.retry_after {
-            add("retry-after", seconds);
-        }
+        let mut map = Vec::new();
+        let retry_after = reply.retry_after.map(|seconds| (&b"retry-after"[..], seconds.as_bytes()));
+        headers::write(&mut map, retry_after.into_iter());
         // SAFETY: pointers and lengths of live slices.
         unsafe {
             proxy_send_local_response(
@@ -275,8 +244,8 @@ impl Host for Envoy {
                 reply.details.len(),
                 reply.body.as_ptr(),
                 reply.body.len(),
-                headers.as_ptr(),
-                headers.len(),
+                map.as_ptr(),
+                map.len(),
                 i32::try_from(reply.grpc_status).unwrap_or(-1),
             )
         };

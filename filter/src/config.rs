@@ -25,7 +25,9 @@ pub enum ConfigError {
     #[error("the plugin configuration is not valid: {0}")]
     Syntax(String),
     /// A duration that cannot be read, or out of bounds.
-    #[error("{field}: {value:?} is not a duration between {least} and {most}; write it like \"250ms\", \"10s\" or \"1h30m\"")]
+    #[error(
+        "{field}: {value:?} is not a duration between {least} and {most}; write it like \"250ms\", \"10s\" or \"1h30m\""
+    )]
     Duration {
         /// The field.
         field: &'static str,

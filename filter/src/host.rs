@@ -69,8 +69,9 @@ pub trait Host {
     /// Appends the header's first value to `value`; false if the header is not there.
     fn header(&mut self, headers: Headers, name: &[u8], value: &mut Vec<u8>) -> bool;
 
-    /// Whether one of the header's values is `value`.
-    fn header_has(&mut self, headers: Headers, name: &[u8], value: &[u8]) -> bool;
+    /// Appends all headers to `map`, as the ABI writes them (see [`crate::headers`]). Costs hardly more than one
+    /// header: what is dear in a host call that gives bytes is that the host asks for a place to put them.
+    fn header_map(&mut self, headers: Headers, map: &mut Vec<u8>) -> bool;
 
     /// Sets the header, in place of all values that it has.
     fn set_header(&mut self, headers: Headers, name: &[u8], value: &[u8]);

@@ -13,6 +13,7 @@
 //! an allocation per value read are on the way of every request (`bench/README.md` has both side by side).
 
 pub mod config;
+pub mod headers;
 pub mod host;
 pub mod plugin;
 pub mod stats;

@@ -10,7 +10,6 @@ use crate::{
 };
 use prost::Message;
 use sluice_core::{
-    count::Method,
     gate::{Arrival, Looks, Outcome},
     link::Step,
     route::{HeaderRule, RouteId},
@@ -124,9 +123,13 @@ impl Plugin {
         let mut gateway = Vec::new();
         host.property(b"node\0id", &mut gateway);
         if config.scalers.is_empty() {
-            host.log(Level::Warn, "sluice: no scalers are configured: nobody will be told of waiting requests");
+            host.log(
+                Level::Warn,
+                "sluice: no scalers are configured: nobody will be told of waiting requests",
+            );
         }
-        let worker = Worker::new(now, config.limits, config.scalers.len(), config.report_interval, || host.random());
+        let worker =
+            Worker::new(now, config.limits, config.scalers.len(), config.report_interval, || host.random());
         let scaler = |cluster| Scaler { cluster, stream: None, is_up: false };
         let mut plugin = Self {
             root,
@@ -187,7 +190,8 @@ impl Plugin {
         if code == 503 {
             self.scratch.clear();
             let flags = host.property(b"response\0flags", &mut self.scratch);
-            let flags = self.scratch.first_chunk().filter(|_| flags).map_or(0, |bytes| u64::from_le_bytes(*bytes));
+            let flags =
+                self.scratch.first_chunk().filter(|_| flags).map_or(0, |bytes| u64::from_le_bytes(*bytes));
             if flags & NO_HEALTHY_UPSTREAM != 0 {
                 self.worker.suspect(stream);
             }
@@ -217,10 +221,9 @@ impl Plugin {
     }
 
     fn place<H: Host>(&mut self, now: Instant, stream: u32, host: &mut H) -> Arrival {
-        self.scratch.clear();
-        host.header(Headers::Request, b":method", &mut self.scratch);
-        let method = Method::parse(&self.scratch);
-        let mut asked = Asked { request: Effective::new(host, &mut self.parts), stats: &self.stats };
+        let request = Effective::read(host, &mut self.parts);
+        let method = request.method();
+        let mut asked = Asked { request, stats: &self.stats };
         self.worker.request(now, stream, &mut asked, method)
     }
 
@@ -235,14 +238,19 @@ impl Plugin {
 
     /// A scaler has sent a message; `None` if it was too large to be read.
     pub fn link_message(&mut self, stream: StreamToken, message: Option<&[u8]>, host: &mut impl Host) {
-        let Some(index) = self.scalers.iter().position(|scaler| scaler.stream == Some(stream)) else { return };
+        let Some(index) = self.scalers.iter().position(|scaler| scaler.stream == Some(stream)) else {
+            return;
+        };
         let now = host.now();
         match message.map(link::ToWorker::decode) {
             Some(Ok(link::ToWorker { message: Some(message) })) => self.heard(now, index, message, host),
             // A message of a kind that came after this version: the protocol allows to pass over it.
             Some(Ok(link::ToWorker { message: None })) => {}
             Some(Err(_)) | None => {
-                host.log(Level::Error, "sluice: a scaler sent a message that is no link message or too large");
+                host.log(
+                    Level::Error,
+                    "sluice: a scaler sent a message that is no link message or too large",
+                );
                 self.give_up(now, index, host);
             }
         }
@@ -251,12 +259,18 @@ impl Plugin {
 
     /// A link has ended.
     pub fn link_closed(&mut self, stream: StreamToken, status: u32, host: &mut impl Host) {
-        let Some(index) = self.scalers.iter().position(|scaler| scaler.stream == Some(stream)) else { return };
+        let Some(index) = self.scalers.iter().position(|scaler| scaler.stream == Some(stream)) else {
+            return;
+        };
         let now = host.now();
         if let Some(scaler) = self.scalers.get(index) {
             // A scaler that shuts down ends its streams with OK.
-            let level = if status == 0 { Level::Info } else { Level::Warn };
-            host.log(level, &format!("sluice: the link to {} ended with gRPC status {status}", scaler.cluster));
+            // One that was not up is on its way of growing pauses: the first failure has been told.
+            let level = if status == 0 || !scaler.is_up { Level::Debug } else { Level::Warn };
+            host.log(
+                level,
+                &format!("sluice: the link to {} ended with gRPC status {status}", scaler.cluster),
+            );
         }
         self.give_up(now, index, host);
         self.work(now, host);
@@ -300,7 +314,9 @@ impl Plugin {
                     let name = format!("{}/{}", route.namespace, route.name);
                     match wire::route(route) {
                         Ok((spec, hint)) => self.worker.upsert(now, index, spec, hint),
-                        Err(error) => host.log(Level::Error, &format!("sluice: route {name} is left out: {error}")),
+                        Err(error) => {
+                            host.log(Level::Error, &format!("sluice: route {name} is left out: {error}"))
+                        }
                     }
                 }
                 for id in table.removals {

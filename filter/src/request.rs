@@ -1,21 +1,21 @@
-//! A request as the route table asks for it: each part is read from the host at most once, and only if the
-//! table wants it, because every reading is a host call.
+//! A request as the route table asks for it.
 
-use crate::host::{Headers, Host};
-use sluice_core::{route::HeaderRule, table::Request};
+use crate::{
+    headers::pairs,
+    host::{Headers, Host},
+};
+use sluice_core::{count::Method, route::HeaderRule, table::Request};
+use std::ops::Range;
 
 /// Where a request's parts are put; kept from one request to the next, so that reading one allocates nothing.
 #[derive(Debug, Default)]
 pub(crate) struct Parts {
-    authority: Part,
-    path: Part,
-    cluster: Part,
-}
-
-#[derive(Debug, Default)]
-struct Part {
-    bytes: Vec<u8>,
-    is_read: bool,
+    map: Vec<u8>,
+    authority: Range<usize>,
+    path: Range<usize>,
+    method: Method,
+    cluster: Vec<u8>,
+    is_cluster_read: bool,
 }
 
 /// The effective request of a host.
@@ -24,63 +24,78 @@ pub(crate) struct Effective<'a, H> {
     parts: &'a mut Parts,
 }
 
-// === impl Part ===
-
-impl Part {
-    fn get(&mut self, read: impl FnOnce(&mut Vec<u8>)) -> &[u8] {
-        if !self.is_read {
-            self.is_read = true;
-            read(&mut self.bytes);
-        }
-        &self.bytes
-    }
-
-    fn forget(&mut self) {
-        self.is_read = false;
-        self.bytes.clear();
-        // Headers of 60 KiB are possible; the next request's are not that long.
-        self.bytes.shrink_to(4096);
-    }
-}
-
 // === impl Effective ===
 
 impl<'a, H: Host> Effective<'a, H> {
-    pub(crate) fn new(host: &'a mut H, parts: &'a mut Parts) -> Self {
-        for part in [&mut parts.authority, &mut parts.path, &mut parts.cluster] {
-            part.forget();
-        }
+    /// Reads the headers at once and the cluster only when it is asked for: each is a host call that gives
+    /// bytes, and all headers together cost one of them.
+    pub(crate) fn read(host: &'a mut H, parts: &'a mut Parts) -> Self {
+        parts.forget();
+        host.header_map(Headers::Request, &mut parts.map);
+        parts.find();
         Self { host, parts }
     }
 
     pub(crate) fn host(&mut self) -> &mut H {
         self.host
     }
+
+    pub(crate) fn method(&self) -> Method {
+        self.parts.method
+    }
 }
 
 impl<H: Host> Request for Effective<'_, H> {
     fn authority(&mut self) -> &[u8] {
-        self.parts.authority.get(|bytes| _ = self.host.header(Headers::Request, b":authority", bytes))
+        self.parts.map.get(self.parts.authority.clone()).unwrap_or_default()
     }
 
     fn path(&mut self) -> &[u8] {
-        self.parts.path.get(|bytes| _ = self.host.header(Headers::Request, b":path", bytes))
+        self.parts.map.get(self.parts.path.clone()).unwrap_or_default()
     }
 
     fn header_matches(&mut self, rule: &HeaderRule) -> bool {
-        let mut first = Vec::new();
-        if !self.host.header(Headers::Request, &rule.name, &mut first) {
-            return false;
-        }
-        match &rule.value {
-            None => true,
-            Some(value) => {
-                first == **value || self.host.header_has(Headers::Request, &rule.name, value)
-            }
-        }
+        pairs(&self.parts.map).any(|(name, value)| {
+            *name == *rule.name && rule.value.as_ref().is_none_or(|wanted| **wanted == *value)
+        })
     }
 
     fn cluster(&mut self) -> &[u8] {
-        self.parts.cluster.get(|bytes| _ = self.host.property(b"xds\0cluster_name", bytes))
+        if !std::mem::replace(&mut self.parts.is_cluster_read, true) {
+            self.host.property(b"xds\0cluster_name", &mut self.parts.cluster);
+        }
+        &self.parts.cluster
+    }
+}
+
+// === impl Parts ===
+
+impl Parts {
+    fn forget(&mut self) {
+        self.map.clear();
+        self.cluster.clear();
+        // Headers of 60 KiB are possible; the next request's are not that long.
+        self.map.shrink_to(16 * 1024);
+        (self.authority, self.path) = (0..0, 0..0);
+        self.method = Method::default();
+        self.is_cluster_read = false;
+    }
+
+    /// Finds the pseudo-headers. Envoy has them in every request, and first, whatever protocol it came by.
+    fn find(&mut self) {
+        let begin = self.map.as_ptr() as usize;
+        // Where a value lies in the map: a range and no slice, since the map is kept beside it.
+        let range = |value: &[u8]| {
+            let start = (value.as_ptr() as usize).saturating_sub(begin);
+            start..start.saturating_add(value.len())
+        };
+        for (name, value) in pairs(&self.map).take_while(|(name, _)| name.starts_with(b":")) {
+            match name {
+                b":authority" => self.authority = range(value),
+                b":path" => self.path = range(value),
+                b":method" => self.method = Method::parse(value),
+                _ => {}
+            }
+        }
     }
 }

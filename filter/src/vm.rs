@@ -86,7 +86,13 @@ impl Vm {
     }
 
     /// A scaler has sent a message; `None` if it could not be read.
-    pub fn link_message(&mut self, root: u32, stream: StreamToken, message: Option<&[u8]>, host: &mut impl Host) {
+    pub fn link_message(
+        &mut self,
+        root: u32,
+        stream: StreamToken,
+        message: Option<&[u8]>,
+        host: &mut impl Host,
+    ) {
         if let Some(plugin) = self.plugin(root) {
             plugin.link_message(stream, message, host);
         }

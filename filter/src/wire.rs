@@ -44,7 +44,8 @@ pub fn report<'a>(
 ) -> Vec<u8> {
     let routes = counts.map(|(id, counts)| route_counts(now, id, counts));
     // A complete report leaves out what is all zero: that is what not being named means.
-    let routes = routes.filter(|it| !complete || *it != link::RouteCounts { route: it.route, ..Default::default() });
+    let routes =
+        routes.filter(|it| !complete || *it != link::RouteCounts { route: it.route, ..Default::default() });
     let report = link::Report { sequence, complete, routes: routes.collect() };
     link::FromWorker { message: Some(link::from_worker::Message::Report(report)) }.encode_to_vec()
 }

@@ -244,6 +244,20 @@ impl Bed {
         App::start(&format!("app-{number}"), &AppOptions::default(), self.dir()).await
     }
 
+    /// The file of the app's endpoints in Envoy, for somebody else to write; the bed has to write it no more.
+    ///
+    /// # Errors
+    /// If there is no such app.
+    pub fn eds(&self, target: &Target) -> anyhow::Result<EdsFile> {
+        let file = self.eds_file(target)?;
+        EdsFile::open(file.path().to_owned(), file.cluster())
+    }
+
+    fn eds_file(&self, target: &Target) -> anyhow::Result<&EdsFile> {
+        let found = self.eds.iter().find(|(other, _)| other == target);
+        Ok(&found.with_context(|| format!("this bed has no app {}", target.name))?.1)
+    }
+
     /// The EndpointSlice controller's word to the scaler: these and no others are ready.
     ///
     /// # Errors
@@ -258,12 +272,7 @@ impl Bed {
     /// # Errors
     /// If there is no such app, or the file cannot be written.
     pub fn set_endpoints(&self, target: &Target, endpoints: &[SocketAddr]) -> anyhow::Result<()> {
-        let (_, file) = self
-            .eds
-            .iter()
-            .find(|(other, _)| other == target)
-            .with_context(|| format!("this bed has no app {}", target.name))?;
-        file.set(endpoints)?;
+        self.eds_file(target)?.set(endpoints)?;
         Ok(())
     }
 

@@ -58,8 +58,10 @@ impl EdsFile {
     /// # Errors
     /// If the file cannot be written.
     pub fn set(&self, endpoints: &[SocketAddr]) -> anyhow::Result<u64> {
-        let endpoints: Vec<_> =
-            endpoints.iter().map(|address| json!({"endpoint": {"address": socket_address(*address)}})).collect();
+        let endpoints: Vec<_> = endpoints
+            .iter()
+            .map(|address| json!({"endpoint": {"address": socket_address(*address)}}))
+            .collect();
         let version = self.version.fetch_add(1, Ordering::Relaxed);
         let response = json!({
             "version_info": version.to_string(),

@@ -11,6 +11,10 @@ use hyper::{
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use std::net::SocketAddr;
 use tokio::{net::TcpStream, task::JoinHandle};
+use tonic::{
+    client::Grpc,
+    transport::{Channel, Endpoint},
+};
 
 /// A whole answer.
 #[derive(Clone, Debug)]
@@ -67,7 +71,8 @@ impl Answer {
     /// # Errors
     /// If it is something else.
     pub fn json<T: serde::de::DeserializeOwned>(&self) -> anyhow::Result<T> {
-        serde_json::from_slice(&self.body).with_context(|| format!("not the JSON that was expected: {}", self.text()))
+        serde_json::from_slice(&self.body)
+            .with_context(|| format!("not the JSON that was expected: {}", self.text()))
     }
 }
 
@@ -168,4 +173,16 @@ pub fn get_request(host: &str, path: &str) -> anyhow::Result<Request<Full<Bytes>
 /// If host or path cannot be in a request.
 pub fn get_request_http2(host: &str, path: &str) -> anyhow::Result<Request<Full<Bytes>>> {
     Ok(Request::get(format!("http://{host}{path}")).body(Full::default())?)
+}
+
+/// A gRPC client that speaks to `address` under the authority of `host`.
+///
+/// # Errors
+/// If nobody listens.
+pub async fn grpc_client(address: SocketAddr, host: &str) -> anyhow::Result<Grpc<Channel>> {
+    let endpoint =
+        Endpoint::from_shared(format!("http://{address}"))?.origin(format!("http://{host}").parse()?);
+    let mut client = Grpc::new(endpoint.connect().await?);
+    client.ready().await?;
+    Ok(client)
 }

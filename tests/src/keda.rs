@@ -80,10 +80,8 @@ impl Keda {
     /// # Errors
     /// The scaler's status.
     pub async fn metrics(&mut self, name: &str) -> anyhow::Result<Vec<MetricValue>> {
-        let request = GetMetricsRequest {
-            scaled_object_ref: Some(self.object.clone()),
-            metric_name: name.to_owned(),
-        };
+        let request =
+            GetMetricsRequest { scaled_object_ref: Some(self.object.clone()), metric_name: name.to_owned() };
         Ok(self.client.get_metrics(request).await.context("GetMetrics")?.into_inner().metric_values)
     }
 }

@@ -54,8 +54,8 @@ pub fn wasm() -> anyhow::Result<PathBuf> {
         return Ok(path);
     }
     let path = root().join("target/filter/sluice_filter.wasm");
-    let built = modified(&path)
-        .with_context(|| format!("{} is not built; run ./wasm-build.sh", path.display()))?;
+    let built =
+        modified(&path).with_context(|| format!("{} is not built; run ./wasm-build.sh", path.display()))?;
     for source in ["core/src", "filter/src", "proto/src", "proto/proto/sluice"] {
         if let Some(newer) = newer_than(&root().join(source), built)? {
             bail!("{} is older than {}; run ./wasm-build.sh", path.display(), newer.display());

@@ -133,7 +133,10 @@ impl Drop for Process {
 fn die_with_owner(command: &mut Command) {
     use rustix::process::set_parent_process_death_signal;
     use std::os::unix::process::CommandExt as _;
-    #[expect(unsafe_code, reason = "pre_exec is unsafe: between fork and exec only async-signal-safe calls are allowed")]
+    #[expect(
+        unsafe_code,
+        reason = "pre_exec is unsafe: between fork and exec only async-signal-safe calls are allowed"
+    )]
     // SAFETY: the closure makes one system call (prctl), allocates nothing and touches no lock.
     unsafe {
         command.pre_exec(|| Ok(set_parent_process_death_signal(Some(Signal::KILL))?));

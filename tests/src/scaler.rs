@@ -1,6 +1,11 @@
 //! The scaler as a process, and what it says of itself.
 
-use crate::{envoy::last_lines, http, paths, process::{Process, Signal}, wait};
+use crate::{
+    envoy::last_lines,
+    http, paths,
+    process::{Process, Signal},
+    wait,
+};
 use anyhow::Context as _;
 use serde::Deserialize;
 use std::{

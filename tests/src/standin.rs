@@ -231,7 +231,8 @@ impl Standin {
     async fn scale_up(&mut self) -> anyhow::Result<App> {
         self.started += 1;
         let starting = App::spawn(&format!("app-{}", self.started), &self.options.app, &self.dir)?;
-        self.cluster.say(What::ProcessStarted { pid: starting.id(), requests: starting.requests().to_owned() });
+        self.cluster
+            .say(What::ProcessStarted { pid: starting.id(), requests: starting.requests().to_owned() });
         let app = starting.ready().await?;
         self.cluster.say(What::ProcessReady);
         self.cluster.set(app.address(), Some(Condition::Ready))?;

@@ -14,7 +14,10 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 ///
 /// # Errors
 /// After [`PATIENCE`], naming `what` and the last thing seen.
-pub async fn until<T>(what: impl Display, mut probe: impl AsyncFnMut() -> Result<T, String>) -> anyhow::Result<T> {
+pub async fn until<T>(
+    what: impl Display,
+    mut probe: impl AsyncFnMut() -> Result<T, String>,
+) -> anyhow::Result<T> {
     let mut patience = Patience::new();
     loop {
         match probe().await {

@@ -43,6 +43,9 @@ async fn the_logs_of_gateway_and_app_agree() {
     assert_eq!((access.status, request.method.as_str()), (200, "POST"));
     let released = access.released_us.expect("a request that the app has was sent to it");
     assert!(access.start_us <= released && released <= access.first_byte_us.expect("it was answered"));
-    assert!(access.start_us <= request.at_us, "the app cannot have it before the gateway: {access:?} {request:?}");
+    assert!(
+        access.start_us <= request.at_us,
+        "the app cannot have it before the gateway: {access:?} {request:?}"
+    );
     app.stop().await.unwrap();
 }

@@ -10,7 +10,7 @@ mod rate;
 
 pub use self::{
     activity::Activity,
-    concurrency::ConcurrencyWindow,
+    concurrency::{ConcurrencyWindow, Share},
     name::{concurrency_name, http_scaled_object_name, rate_name},
     rate::{RateSpec, RateSpecError, RateWindow},
 };

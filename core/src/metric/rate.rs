@@ -3,9 +3,9 @@
 use crate::time::{Instant, nanos};
 use std::{collections::VecDeque, time::Duration};
 
-/// Into how many parts the window is divided. The oldest part counts by the share of it that is still inside, so
-/// the value moves smoothly; and the memory is the same for a minute as for a day.
-const PARTS: u64 = 60;
+/// Into how many parts the window is divided. The oldest part counts by the share of it that is still inside,
+/// so the value moves smoothly; and the memory is the same for a minute as for a day.
+const PARTS: u32 = 60;
 
 /// A window and the granularity that gives the value its unit: at least a second each, the window the longer one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,10 +39,19 @@ pub enum RateSpecError {
 #[derive(Clone, Debug)]
 pub struct RateWindow {
     spec: RateSpec,
-    /// When counting began: before, there were no requests that anybody knows of.
+    /// Before, there were no requests that anybody knows of.
     since: Instant,
-    /// How many came in each part that had any, by the part's number since the clock's origin.
-    parts: VecDeque<(u64, u64)>,
+    /// The oldest first; none of them empty.
+    parts: VecDeque<Part>,
+}
+
+/// Arrivals that are close together, taken to be spread evenly between the first and the last. Both are kept,
+/// so that the last request leaves the window when it should and not with a bucket's end.
+#[derive(Clone, Copy, Debug)]
+struct Part {
+    first: Instant,
+    last: Instant,
+    count: u64,
 }
 
 // === impl RateSpec ===
@@ -76,9 +85,9 @@ impl RateSpec {
         self.granularity
     }
 
-    fn part(&self) -> u64 {
-        // A window is at least a second.
-        nanos(self.window).checked_div(PARTS).unwrap_or(1).max(1)
+    /// How long a part is at most.
+    fn part(&self) -> Duration {
+        self.window.checked_div(PARTS).unwrap_or(self.window)
     }
 }
 
@@ -105,75 +114,70 @@ impl RateWindow {
     /// `arrivals` requests came since the last time.
     pub fn add(&mut self, now: Instant, arrivals: u64) {
         self.forget(now);
-        if arrivals == 0 {
-            return;
-        }
-        let part = self.number(now);
-        match self.parts.back_mut() {
-            // A clock that goes back adds to the newest part.
-            Some((last, count)) if *last >= part => *count = count.saturating_add(arrivals),
-            _ => self.parts.push_back((part, arrivals)),
+        if arrivals > 0 {
+            self.push(Part { first: now, last: now, count: arrivals });
         }
     }
 
     /// Requests per granularity, averaged over the window, or over the time since counting began while that is
     /// shorter (but never over less than a granularity: the first request is not a burst). Zero exactly if no
     /// request came within the window.
-    pub fn value(&mut self, now: Instant) -> f64 {
-        self.forget(now);
-        let part = self.spec.part();
-        let begin = now.as_nanos().saturating_sub(nanos(self.spec.window));
-        let total: f64 = self
-            .parts
-            .iter()
-            .map(|(number, count)| {
-                let start = number.saturating_mul(part);
-                let end = start.saturating_add(part);
-                let inside = end.saturating_sub(begin.max(start)).min(part);
-                *count as f64 * (inside as f64 / part as f64)
-            })
-            .sum();
-        let observed = now.since(self.since).clamp(self.spec.granularity, self.spec.window);
+    pub fn value(&self, now: Instant) -> f64 {
+        let total: f64 = self.parts.iter().map(|part| part.within(now, self.spec.window)).sum();
+        let observed = now.since(self.since).max(self.spec.granularity).min(self.spec.window);
         total * self.spec.granularity.as_secs_f64() / observed.as_secs_f64()
     }
 
-    /// Another window or granularity. What is known of the past stays, as far as the new window reaches.
+    /// Another window or granularity. What is known of the past stays; where the new window reaches further
+    /// back than that, the value is averaged over what is known.
     pub fn set_spec(&mut self, now: Instant, spec: RateSpec) {
         if spec == self.spec {
             return;
         }
         self.forget(now);
-        let (old, new) = (self.spec.part(), spec.part());
+        let known = now.as_nanos().saturating_sub(nanos(self.spec.window));
+        self.since = self.since.max(Instant::from_nanos(known));
         self.spec = spec;
-        let mut parts: VecDeque<(u64, u64)> = VecDeque::new();
-        for (number, count) in self.parts.drain(..) {
-            // A part goes where its middle lies.
-            let middle = number.saturating_mul(old).saturating_add(old >> 1);
-            let number = middle.checked_div(new).unwrap_or(0);
-            match parts.back_mut() {
-                Some((last, sum)) if *last >= number => *sum = sum.saturating_add(count),
-                _ => parts.push_back((number, count)),
-            }
+        for part in std::mem::take(&mut self.parts) {
+            self.push(part);
         }
-        self.parts = parts;
         self.forget(now);
     }
 
-    fn number(&self, at: Instant) -> u64 {
-        at.as_nanos().checked_div(self.spec.part()).unwrap_or(0)
+    /// Joins `part` to the newest one if they are close enough.
+    fn push(&mut self, part: Part) {
+        match self.parts.back_mut() {
+            // A clock that goes back adds to the newest part too.
+            Some(newest) if part.last.since(newest.first) < self.spec.part() => {
+                newest.last = newest.last.max(part.last);
+                newest.count = newest.count.saturating_add(part.count);
+            }
+            _ => self.parts.push_back(part),
+        }
     }
 
-    /// Drops the parts that ended before the window.
+    /// Drops what has left the window.
     fn forget(&mut self, now: Instant) {
-        let part = self.spec.part();
-        let begin = now.as_nanos().saturating_sub(nanos(self.spec.window));
-        while self
-            .parts
-            .front()
-            .is_some_and(|(number, _)| number.saturating_add(1).saturating_mul(part) <= begin)
-        {
+        while self.parts.front().is_some_and(|part| now.since(part.last) >= self.spec.window) {
             self.parts.pop_front();
         }
+    }
+}
+
+// === impl Part ===
+
+impl Part {
+    /// How many of its arrivals are younger than `window`.
+    fn within(&self, now: Instant, window: Duration) -> f64 {
+        let (oldest, youngest) = (now.since(self.first), now.since(self.last));
+        if youngest >= window {
+            return 0.0;
+        }
+        if oldest < window {
+            return self.count as f64;
+        }
+        let inside = window.saturating_sub(youngest).as_secs_f64();
+        self.count as f64 * (inside / oldest.saturating_sub(youngest).as_secs_f64())
     }
 }
 

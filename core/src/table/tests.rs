@@ -3,7 +3,7 @@
 mod reference;
 
 use super::*;
-use crate::route::{ClusterPattern, Kind};
+use crate::route::{ClusterPattern, HostPattern, Kind, Rule};
 
 /// A request that counts what is asked of it.
 #[derive(Clone, Debug, Default)]
@@ -12,6 +12,7 @@ struct Asked {
     path: Vec<u8>,
     headers: Vec<(String, Vec<u8>)>,
     cluster: Vec<u8>,
+    authorities: u32,
     paths: u32,
     header_checks: u32,
     clusters: u32,
@@ -19,6 +20,7 @@ struct Asked {
 
 impl Request for Asked {
     fn authority(&mut self) -> &[u8] {
+        self.authorities += 1;
         &self.authority
     }
 
@@ -126,11 +128,11 @@ fn hosts_are_compared_without_case_port_and_trailing_dot() {
     {
         assert_eq!(of(&table, host, "/"), 1, "{host}");
     }
-    for host in ["[::1]", "[::1]:8080", "[::1]:1"] {
+    for host in ["[::1]", "[::1]:8080", "[::1]:1", "::1"] {
         assert_eq!(of(&table, host, "/"), 2, "{host}");
     }
     assert_eq!(of(&table, "x.wild.EXAMPLE.com:1", "/"), 3);
-    for host in ["a.example.com:x", "a.example.com..", "::1", "a.example.comm", "aa.example.com"] {
+    for host in ["a.example.com:x", "a.example.com..", "[::2]", "a.example.comm", "aa.example.com"] {
         assert_eq!(of(&table, host, "/"), 0, "{host}");
     }
 }
@@ -250,15 +252,32 @@ fn only_what_a_candidate_needs_is_read() {
         spec(2, vec![rule(&["deep"], &["/p"], &[])]),
         spec(3, vec![rule(&["headed"], &[], &[("k", None)])]),
     ]);
-    let asked = |host: &str| {
+    let asked = |table: &Table, host: &str| {
         let mut request = request(host, "/p");
         table.find(&mut request);
-        (request.paths, request.header_checks, request.clusters)
+        [request.authorities, request.paths, request.header_checks, request.clusters]
     };
-    assert_eq!(asked("plain"), (0, 0, 1));
-    assert_eq!(asked("deep"), (1, 0, 1));
-    assert_eq!(asked("headed"), (0, 1, 0));
-    assert_eq!(asked("stranger"), (0, 0, 0));
+    assert_eq!(asked(&table, "plain"), [1, 0, 0, 1]);
+    assert_eq!(asked(&table, "deep"), [1, 1, 0, 1]);
+    assert_eq!(asked(&table, "headed"), [1, 0, 1, 0]);
+    assert_eq!(asked(&table, "stranger"), [1, 0, 0, 0]);
+    let table = Table::new([1, 2]);
+    assert_eq!(asked(&table, "plain"), [0; 4]);
+    let table = self::table(vec![spec(1, vec![rule(&["*"], &[], &[])])]);
+    assert_eq!(asked(&table, "plain"), [0, 0, 0, 1]);
+    let table = self::table(vec![spec(1, vec![])]);
+    assert_eq!(asked(&table, "plain"), [0, 0, 0, 1]);
+}
+
+#[test]
+fn a_header_that_fails_is_not_asked_for_again_where_no_rule_needs_it() {
+    let table = table(vec![
+        spec(1, vec![rule(&["h"], &["/p/q"], &[("k", Some("v"))])]),
+        spec(2, vec![rule(&["h"], &["/p"], &[])]),
+    ]);
+    let mut request = request("h", "/p/q/r");
+    assert!(matches!(table.find(&mut request), Match::Route(_)));
+    assert_eq!((request.paths, request.header_checks), (1, 1));
 }
 
 fn istio(port: u16, service: &str) -> ClusterPattern {
@@ -282,21 +301,42 @@ fn a_route_without_rules_is_selected_by_its_cluster_with_any_subset() {
             cluster: ClusterPattern { prefix: Box::from(*b"x-"), suffix: Some(Box::from(*b"-y")) },
             ..spec(4, vec![])
         },
+        // A rule that asks for nothing, beside one that asks for something.
+        RouteSpec { cluster: istio(80, "five"), ..spec(5, vec![rule(&["five"], &[], &[]), Rule::default()]) },
     ]);
     assert_eq!(found(&table, in_cluster("outbound|80||one.ns.svc.cluster.local")), 1);
     assert_eq!(found(&table, in_cluster("outbound|80|v2|one.ns.svc.cluster.local")), 1);
     assert_eq!(found(&table, in_cluster("outbound|80|v2|two.ns.svc.cluster.local")), 2);
     assert_eq!(found(&table, in_cluster("app")), 3);
     assert_eq!(found(&table, in_cluster("x-sub-y")), 4);
+    assert_eq!(found(&table, in_cluster("x--y")), 4);
+    assert_eq!(found(&table, in_cluster("x-y")), 0);
+    assert_eq!(found(&table, in_cluster("outbound|80||five.ns.svc.cluster.local")), 5);
+    assert_eq!(of(&table, "five", "/"), 3, "by its rules it is 5's, but for its cluster");
     for none in
         ["outbound|81||one.ns.svc.cluster.local", "outbound|80|a|b|one.ns.svc.cluster.local", "apps", ""]
     {
         assert_eq!(found(&table, in_cluster(none)), 0, "{none}");
     }
-    for id in 1..=4 {
+    for id in 1..=5 {
         assert!(table.remove(RouteId(id)).is_some());
     }
-    assert!(table.clusters.is_empty());
+    assert_eq!(table.index.len(), 0);
+}
+
+#[test]
+fn of_routes_for_one_cluster_the_older_one_gets_the_request() {
+    let by = |id, created| RouteSpec { created, ..spec(id, vec![]) };
+    let whole = ClusterPattern { prefix: Box::from(*b"outbound|80||one"), suffix: None };
+    let open = ClusterPattern { prefix: Box::from(*b"outbound|80|"), suffix: Some(Box::from(*b"|one")) };
+    for (id, other) in [(1, 2), (2, 1)] {
+        let table = table(vec![
+            RouteSpec { cluster: whole.clone(), ..by(id, id as i64) },
+            RouteSpec { cluster: open.clone(), ..by(other, other as i64) },
+            RouteSpec { cluster: open.clone(), ..by(3, 3) },
+        ]);
+        assert_eq!(found(&table, in_cluster("outbound|80||one")), 1);
+    }
 }
 
 #[test]
@@ -319,8 +359,14 @@ fn generations_replace_each_other_forwards_only() {
     assert_eq!(table.upsert(spec(1, vec![rule(&["old"], &[], &[])])), Upsert::Stale(0));
     assert_eq!((of(&table, "old", "/a"), of(&table, "new", "/a"), of(&table, "new", "/c")), (0, 1, 0));
     let limited = RouteSpec { generation: 4, max_held: Some(3), ..newer };
-    assert_eq!(table.upsert(limited), Upsert::Same(0));
+    assert_eq!(table.upsert(limited.clone()), Upsert::Same(0));
+    assert_eq!(table.upsert(RouteSpec { generation: 5, ..limited.clone() }), Upsert::Same(0));
+    assert_eq!(table.upsert(limited), Upsert::Stale(0));
     assert_eq!(table.get(0).unwrap().max_held, Some(3));
+    // Deleted, and made again under the same name: its generation begins anew.
+    let again = RouteSpec { created: 7, ..spec(1, vec![rule(&["again"], &[], &[])]) };
+    assert_eq!(table.upsert(again), Upsert::Changed(0));
+    assert_eq!((of(&table, "again", "/"), of(&table, "new", "/a")), (1, 0));
 }
 
 #[test]
@@ -332,20 +378,45 @@ fn what_is_removed_leaves_nothing_and_its_slot_is_used_again() {
     assert_eq!(table.remove(RouteId(1)), Some(0));
     assert_eq!(table.remove(RouteId(1)), None);
     assert_eq!((of(&table, "a", "/x/y"), table.len()), (2, 1));
-    assert!(table.wildcard.is_empty() && table.any.is_empty());
+    assert_eq!((of(&table, "x.b", "/z"), of(&table, "q", "/z")), (0, 0));
+    assert_eq!(table.index.len(), 3, "one host, its path tree's root, one segment");
     assert_eq!(table.upsert(spec(3, vec![rule(&["c"], &[], &[])])), Upsert::Inserted(0));
+    assert_eq!(table.iter().map(|(slot, spec)| (slot, spec.id.0)).collect::<Vec<_>>(), [(0, 3), (1, 2)]);
     table.remove(RouteId(2));
-    assert_eq!(table.exact.len(), 1);
+    table.remove(RouteId(3));
+    assert!(table.is_empty() && table.slot_of(RouteId(3)).is_none() && table.get(0).is_none());
+    assert_eq!(table.index.len(), 0);
 }
 
 #[test]
-fn a_path_too_deep_is_never_matched_and_one_too_long_costs_no_more() {
-    let deep = "/a".repeat(MAX_SEGMENTS + 1);
-    let fits = "/a".repeat(MAX_SEGMENTS);
-    let mut table =
-        table(vec![spec(1, vec![rule(&["h"], &[&deep], &[])]), spec(2, vec![rule(&["h"], &[&fits], &[])])]);
-    assert_eq!(of(&table, "h", &"/a".repeat(100_000)), 2);
+fn depth_has_no_limit_on_either_side() {
+    let deep = "/a".repeat(4_000);
+    let mut table = table(vec![
+        spec(1, vec![rule(&["h"], &[&deep], &[])]),
+        spec(2, vec![rule(&["h", &format!("*.{}", "w.".repeat(120))], &["/a"], &[])]),
+    ]);
+    assert_eq!(of(&table, "h", &"/a".repeat(100_000)), 1);
+    assert_eq!(of(&table, "h", &"/a".repeat(3_999)), 2);
+    assert_eq!(of(&table, &format!("a.{}", "w.".repeat(120)), "/a"), 2);
+    assert_eq!(of(&table, &format!("a.{}", "w.".repeat(119)), "/a"), 0);
     table.remove(RouteId(1));
     table.remove(RouteId(2));
-    assert!(table.exact.is_empty());
+    assert_eq!(table.index.len(), 0);
+}
+
+#[test]
+fn a_segment_of_any_length_is_decoded() {
+    let long = "y".repeat(5_000);
+    let table = table(vec![spec(1, vec![rule(&["h"], &[&long], &[])])]);
+    assert_eq!(of(&table, "h", &format!("/{}", "%79".repeat(5_000))), 1);
+    assert_eq!(of(&table, "h", &format!("/{}", "%79".repeat(5_001))), 0);
+    assert_eq!(of(&table, "h", &format!("/{}", "y".repeat(60_000))), 0);
+}
+
+#[test]
+fn a_rule_may_say_the_same_thing_twice() {
+    let mut table = table(vec![spec(1, vec![rule(&["h", "H:80", "h."], &["/a", "a/", "//a"], &[]); 2])]);
+    assert_eq!(of(&table, "h", "/a"), 1);
+    table.remove(RouteId(1));
+    assert_eq!(table.index.len(), 0);
 }

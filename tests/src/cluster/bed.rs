@@ -146,16 +146,19 @@ impl Bed {
         self.on_thread(async move { control_plane.lock().await.start_api_server().await }).await
     }
 
-    /// The last `lines` lines of every log: of the control plane and of each container, also of Pods that are gone.
+    /// The last `lines` lines of the logs of the control plane and of the containers that wrote last, also those of
+    /// Pods that are gone.
     pub fn logs(&self, lines: usize) -> String {
+        /// A hundred apps would bury what one looks for.
+        const MOST: usize = 16;
         let mut text = String::new();
         let mut paths = Vec::new();
         for folder in [self.dir.clone()].into_iter().chain(folders(&self.dir.join("pods"))) {
             let files = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
             paths.extend(files.filter(|path| path.extension().is_some_and(|extension| extension == "log")));
         }
-        paths.sort();
-        for path in paths {
+        paths.sort_by_key(|path| path.metadata().and_then(|file| file.modified()).ok());
+        for path in paths.split_off(paths.len().saturating_sub(MOST)) {
             let name = path.strip_prefix(&self.dir).unwrap_or(&path).display();
             text += &format!("--- {name}\n{}\n", process::tail(&path, lines));
         }

@@ -55,8 +55,8 @@ impl Authority {
         Ok(Identity { cert: cert.pem(), key: key.serialize_pem() })
     }
 
-    /// Writes `ca.crt` and what the control plane starts with: `NAME.crt`, `NAME.key`, and `sa.key`, with which
-    /// service-account tokens are signed and checked.
+    /// Writes `ca.crt` and what the control plane starts with: `NAME.crt`, `NAME.key`, and `sa.key`
+    /// and `sa.pub`, with which service-account tokens are signed and checked.
     pub(super) fn write_control_plane(&self, dir: &Path, address: &str) -> Result<()> {
         fs::write(dir.join("ca.crt"), self.cert())?;
         // 127.0.0.1 is for the port that the bed opens outside its namespace.
@@ -69,7 +69,10 @@ impl Authority {
             fs::write(dir.join(name).with_extension("crt"), identity.cert)?;
             fs::write(dir.join(name).with_extension("key"), identity.key)?;
         }
-        fs::write(dir.join("sa.key"), KeyPair::generate()?.serialize_pem())?;
+        let accounts = KeyPair::generate()?;
+        fs::write(dir.join("sa.key"), accounts.serialize_pem())?;
+        // The API server finds the public key in some forms of a private one, but not in PKCS #8.
+        fs::write(dir.join("sa.pub"), accounts.public_key_pem())?;
         Ok(())
     }
 }

@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use futures::FutureExt;
 use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::{Api, Client, Config, config::KubeConfigOptions, config::Kubeconfig};
 use serde_json::json;
@@ -52,8 +53,8 @@ impl ControlPlane {
     /// Starts everything in `dir`, which holds the certificates; ends when the first service account exists, so
     /// that Pods can be made in `default`.
     pub(super) async fn start(netns: &Arc<NetNamespace>, programs: &Programs, dir: &Path) -> Result<Self> {
-        let [etcd, api_server, controllers] =
-            ["etcd", "kube-apiserver", "kube-controller-manager"].map(|name| programs.get(name).map(Path::to_owned));
+        let [etcd, api_server, controllers] = ["etcd", "kube-apiserver", "kube-controller-manager"]
+            .map(|name| programs.get(name).map(Path::to_owned));
         let programs = [etcd?, api_server?, controllers?];
         let kubeconfig = dir.join("kubeconfig");
         let ca = fs::read_to_string(dir.join("ca.crt"))?;
@@ -61,13 +62,13 @@ impl ControlPlane {
         fs::write(dir.join("tokens.csv"), format!("{ADMIN_TOKEN},admin,admin,\"system:masters\"\n"))?;
 
         let mut etcd = Process::spawn("etcd", etcd_command(netns, &programs[0], dir), &dir.join("etcd.log"))?;
-        etcd.until(LIMIT, async || TcpStream::connect((NODE_ADDRESS, 2379)).await.is_ok()).await?;
+        etcd.until(LIMIT, || TcpStream::connect((NODE_ADDRESS, 2379)).map(|stream| stream.is_ok())).await?;
         let api_server = start_api_server(netns, &programs[1], dir, &kubeconfig).await?;
         let command = controllers_command(netns, &programs[2], dir, &kubeconfig);
         let mut controllers =
             Process::spawn("kube-controller-manager", command, &dir.join("kube-controller-manager.log"))?;
         let accounts = Api::<ServiceAccount>::namespaced(client(&kubeconfig).await?, "default");
-        controllers.until(LIMIT, async || accounts.get("default").await.is_ok()).await?;
+        controllers.until(LIMIT, || accounts.get("default").map(|account| account.is_ok())).await?;
         Ok(Self {
             netns: netns.clone(),
             dir: dir.to_owned(),
@@ -95,19 +96,24 @@ impl ControlPlane {
     /// Starts the API server again and waits until it is ready.
     pub(super) async fn start_api_server(&mut self) -> Result<()> {
         if self.api_server.is_none() {
-            let started = start_api_server(&self.netns, &self.programs[1], &self.dir, &self.kubeconfig).await?;
+            let started =
+                start_api_server(&self.netns, &self.programs[1], &self.dir, &self.kubeconfig).await?;
             self.api_server = Some(started);
         }
         Ok(())
     }
 }
 
-async fn start_api_server(netns: &NetNamespace, program: &Path, dir: &Path, kubeconfig: &Path) -> Result<Process> {
+async fn start_api_server(
+    netns: &NetNamespace,
+    program: &Path,
+    dir: &Path,
+    kubeconfig: &Path,
+) -> Result<Process> {
     let command = api_server_command(netns, program, dir);
     let mut process = Process::spawn("kube-apiserver", command, &dir.join("kube-apiserver.log"))?;
     let client = client(kubeconfig).await?;
-    let ready = async || client.request_text(readyz()).await.is_ok();
-    process.until(LIMIT, ready).await?;
+    process.until(LIMIT, || client.request_text(readyz()).map(|answer| answer.is_ok())).await?;
     Ok(process)
 }
 
@@ -132,28 +138,33 @@ fn etcd_command(netns: &NetNamespace, program: &Path, dir: &Path) -> Command {
 
 fn api_server_command(netns: &NetNamespace, program: &Path, dir: &Path) -> Command {
     let mut command = netns.command(program);
-    command.current_dir(dir);
     command.arg(format!("--etcd-servers=http://{NODE_ADDRESS}:2379"));
     command.arg(format!("--bind-address={NODE_ADDRESS}")).arg(format!("--advertise-address={NODE_ADDRESS}"));
-    command.arg(format!("--secure-port={API_PORT}")).arg(format!("--service-cluster-ip-range={SERVICE_PREFIX}"));
+    command
+        .arg(format!("--secure-port={API_PORT}"))
+        .arg(format!("--service-cluster-ip-range={SERVICE_PREFIX}"));
+    for (flag, file) in [
+        ("tls-cert-file", "apiserver.crt"),
+        ("tls-private-key-file", "apiserver.key"),
+        ("client-ca-file", "ca.crt"),
+        ("token-auth-file", "tokens.csv"),
+        ("service-account-key-file", "sa.pub"),
+        ("service-account-signing-key-file", "sa.key"),
+        // The aggregation layer, through which KEDA's metrics adapter is reached.
+        ("requestheader-client-ca-file", "ca.crt"),
+        ("proxy-client-cert-file", "front-proxy.crt"),
+        ("proxy-client-key-file", "front-proxy.key"),
+    ] {
+        command.arg(format!("--{flag}={}", dir.join(file).display()));
+    }
     command.args([
-        "--tls-cert-file=apiserver.crt",
-        "--tls-private-key-file=apiserver.key",
-        "--client-ca-file=ca.crt",
-        "--token-auth-file=tokens.csv",
         "--authorization-mode=RBAC",
         "--service-account-issuer=https://kubernetes.default.svc",
-        "--service-account-key-file=sa.key",
-        "--service-account-signing-key-file=sa.key",
-        // The aggregation layer, which KEDA's metrics adapter is reached through. Without the last flag the API
-        // server would want kube-proxy's routes to reach a Service.
-        "--requestheader-client-ca-file=ca.crt",
         "--requestheader-allowed-names=front-proxy",
         "--requestheader-username-headers=X-Remote-User",
         "--requestheader-group-headers=X-Remote-Group",
         "--requestheader-extra-headers-prefix=X-Remote-Extra-",
-        "--proxy-client-cert-file=front-proxy.crt",
-        "--proxy-client-key-file=front-proxy.key",
+        // To the endpoints of an APIService's Service, not to its address.
         "--enable-aggregator-routing=true",
         "--profiling=false",
     ]);
@@ -162,7 +173,9 @@ fn api_server_command(netns: &NetNamespace, program: &Path, dir: &Path) -> Comma
 
 fn controllers_command(netns: &NetNamespace, program: &Path, dir: &Path, kubeconfig: &Path) -> Command {
     let mut command = netns.command(program);
-    command.current_dir(dir);
+    for (flag, file) in [("service-account-private-key-file", "sa.key"), ("root-ca-file", "ca.crt")] {
+        command.arg(format!("--{flag}={}", dir.join(file).display()));
+    }
     for flag in ["--kubeconfig", "--authentication-kubeconfig", "--authorization-kubeconfig"] {
         command.arg(flag).arg(kubeconfig);
     }
@@ -170,8 +183,6 @@ fn controllers_command(netns: &NetNamespace, program: &Path, dir: &Path, kubecon
     command.args([
         "--leader-elect=false",
         "--use-service-account-credentials=true",
-        "--service-account-private-key-file=sa.key",
-        "--root-ca-file=ca.crt",
         // The default of 15 s is a matter of load, not of behaviour; a test should not wait for it.
         "--horizontal-pod-autoscaler-sync-period=1s",
         // A hundred Deployments woken in one second are a test of Sluice and KEDA, not of this client's throttle.

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use k8s_openapi::{
     ByteString, api::apps::v1::Deployment, kube_aggregator::pkg::apis::apiregistration::v1::APIService,
 };
@@ -21,8 +21,14 @@ const LIMIT: Duration = Duration::from_secs(120);
 
 /// Installs KEDA and waits until it runs and answers for external metrics.
 pub(super) async fn install(cluster: &Cluster, bed: &Bed) -> Result<()> {
+    parts(cluster, bed).await.context("KEDA does not start")
+}
+
+async fn parts(cluster: &Cluster, bed: &Bed) -> Result<()> {
     let manifests = bed.program("keda-manifests")?;
-    cluster.apply(&[json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})]).await?;
+    cluster
+        .apply(&[json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})])
+        .await?;
     cluster.kubectl(&["apply", "--server-side", "--filename", &manifests.display().to_string()]).await?;
 
     let names = ["keda-operator", "keda-metrics-apiserver"]
@@ -47,10 +53,10 @@ pub(super) async fn install(cluster: &Cluster, bed: &Bed) -> Result<()> {
 
     for name in ["keda-operator", "keda-metrics-apiserver"] {
         let deployments = Api::<Deployment>::namespaced(cluster.client(), NAMESPACE);
-        cluster.wait_for(&deployments, name, LIMIT, |deployment| available(deployment)).await?;
+        cluster.wait_for(&deployments, name, LIMIT, available).await?;
     }
     let services = Api::<APIService>::all(cluster.client());
-    cluster.wait_for(&services, "v1beta1.external.metrics.k8s.io", LIMIT, |service| api_available(service)).await?;
+    cluster.wait_for(&services, "v1beta1.external.metrics.k8s.io", LIMIT, api_available).await?;
     Ok(())
 }
 
@@ -61,7 +67,10 @@ fn available(deployment: Option<&Deployment>) -> bool {
 
 fn api_available(service: Option<&APIService>) -> bool {
     let conditions = service.and_then(|service| service.status.as_ref()?.conditions.as_ref());
-    conditions.into_iter().flatten().any(|condition| condition.type_ == "Available" && condition.status == "True")
+    conditions
+        .into_iter()
+        .flatten()
+        .any(|condition| condition.type_ == "Available" && condition.status == "True")
 }
 
 /// KEDA's own APIService with the authority of our certificate; cert rotation, which would patch it in, is off.
@@ -84,7 +93,7 @@ fn api_service(ca: &str) -> Value {
 fn operator() -> Value {
     json!({
         "name": "keda-operator",
-        "command": ["keda-operator"],
+        "image": "keda-operator",
         "args": [
             // KEDA's own defaults are wildcards, and the Pods here share a network stack.
             "--metrics-bind-address=$(POD_IP):8080",
@@ -106,7 +115,7 @@ fn operator() -> Value {
 fn adapter() -> Value {
     json!({
         "name": "keda-metrics-apiserver",
-        "command": ["keda-adapter"],
+        "image": "keda-adapter",
         "args": [
             "--bind-address=$(POD_IP)",
             "--secure-port=6443",
@@ -129,12 +138,15 @@ fn adapter() -> Value {
 }
 
 fn env() -> Value {
-    let field = |name: &str, path: &str| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}});
+    let field =
+        |name: &str, path: &str| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}});
     json!([
         field("POD_IP", "status.podIP"),
         field("POD_NAME", "metadata.name"),
         field("POD_NAMESPACE", "metadata.namespace"),
         {"name": "WATCH_NAMESPACE", "value": ""},
+        // KEDA would look for it in /var/run/secrets.
+        {"name": "KEDA_CLUSTER_OBJECT_NAMESPACE", "value": NAMESPACE},
     ])
 }
 

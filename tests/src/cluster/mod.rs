@@ -1,12 +1,12 @@
 //! A real Kubernetes with the real KEDA, for tests and for the demo.
 //!
-//! ```no_run
-//! # use sluice_tests::cluster;
+//! ```ignore
 //! #[test]
-//! fn a_namespace_exists() {
+//! fn a_shop_opens() {
 //!     cluster::run(async |cluster| {
 //!         let namespace = cluster.namespace("shop").await?;
-//!         cluster.apply_yaml(&format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: a, namespace: {namespace}}}")).await
+//!         cluster.apply_yaml(&include_str!("shop.yaml").replace("NAMESPACE", &namespace)).await?;
+//!         cluster.delete_namespace(&namespace).await
 //!     });
 //! }
 //! ```
@@ -83,19 +83,14 @@ where
     let outcome = match std::env::var_os(KUBECONFIG_VARIABLE) {
         Some(kubeconfig) => on_thread(None, PathBuf::from(kubeconfig), test),
         None => {
-            let fresh = shared.is_none();
             let bed = match shared.as_ref() {
                 Some(bed) => bed.clone(),
-                None => start_shared().unwrap_or_else(|error| panic!("the test bed does not start: {error:#}")),
+                None => {
+                    start_shared().unwrap_or_else(|error| panic!("the test bed does not start: {error:#}"))
+                }
             };
             *shared = Some(bed.clone());
-            let kubeconfig = bed.kubeconfig().to_owned();
-            on_thread(Some(bed.clone()), kubeconfig, async move |cluster: Cluster| {
-                if fresh {
-                    keda::install(&cluster, &bed).await.context("KEDA does not start")?;
-                }
-                test(cluster).await
-            })
+            inside(&bed, test)
         }
     };
     drop(shared);
@@ -117,7 +112,29 @@ fn start_shared() -> Result<Arc<Bed>> {
             let _ = std::fs::remove_dir_all(entry.path());
         }
     }
-    Ok(Arc::new(Bed::start(&temp.join(format!("{PREFIX}{}", std::process::id())))?))
+    start(&temp.join(format!("{PREFIX}{}", std::process::id())))
+}
+
+/// Starts a bed with KEDA for something else than tests; its files, logs among them, are kept in `dir`.
+///
+/// # Errors
+/// With the end of the log of whatever did not start.
+pub fn start(dir: &Path) -> Result<Arc<Bed>> {
+    let bed = Arc::new(Bed::start(dir)?);
+    let keda = bed.clone();
+    inside(&bed, async move |cluster: Cluster| keda::install(&cluster, &keda).await)?;
+    Ok(bed)
+}
+
+/// Runs `work` on a thread inside a bed's namespace and waits for its end.
+///
+/// # Errors
+/// Those of `work`, after the state of the cluster has been printed.
+pub fn inside<F>(bed: &Arc<Bed>, work: impl FnOnce(Cluster) -> F + Send + 'static) -> Result<()>
+where
+    F: Future<Output = Result<()>>,
+{
+    on_thread(Some(bed.clone()), bed.kubeconfig().to_owned(), work)
 }
 
 /// Runs the test on a thread inside the bed's namespace; the threads of its runtime are born there too.
@@ -287,7 +304,7 @@ impl Cluster {
         }
         if let Some(bed) = &self.bed {
             text += "=== logs\n";
-            text += &bed.logs(40);
+            text += &bed.logs(30);
         }
         text
     }

@@ -1,15 +1,14 @@
 //! A network of the bed's own: no packet leaves it, no port is taken in it, nothing of it is left behind.
 //!
 //! The namespace has no name. A small holder process keeps it alive until its standard input closes, which happens
-//! even when the test run is killed; everything else is started through [`NetNamespace::command`] and dies with
-//! the thread that started it. Threads of the test's own process enter it too (a socket belongs to the namespace
+//! even when the test run is killed; then the holder kills whatever is left in the namespace. Threads of the test's own process enter it too (a socket belongs to the namespace
 //! of the thread that made it), so tests speak to Pods and Services directly.
 
 use std::{
     ffi::OsStr,
     fs::File,
     io::{BufRead, BufReader},
-    os::fd::AsFd,
+    os::{fd::AsFd, unix::process::CommandExt},
     path::Path,
     process::{Child, Command, Stdio},
     sync::Arc,
@@ -46,6 +45,8 @@ impl NetNamespace {
         // With ndots:5, as kubelet writes it, `app.shop` and `app.shop.svc` are looked up as names of Services.
         let search = "svc.cluster.local cluster.local";
         std::fs::write(&resolv, format!("nameserver {DNS_ADDRESS}\nsearch {search}\noptions ndots:5\n"))?;
+        // The processes started by the bed die with it by themselves, but not what those have started. Only process
+        // leaders are compared: a thread of the test run in the namespace does not make the run a victim.
         let script = format!(
             "set -e\n\
              mount --bind \"$1\" /etc/resolv.conf\n\
@@ -53,7 +54,16 @@ impl NetNamespace {
              ip route add local {POD_PREFIX} dev lo\n\
              ip route add local {SERVICE_PREFIX} dev lo\n\
              echo ready\n\
-             exec cat"
+             cat\n\
+             set +e\n\
+             left=yes\n\
+             while [ $left ]; do\n\
+               left=\n\
+               for process in /proc/[0-9]*; do\n\
+                 id=${{process#/proc/}}\n\
+                 if [ $id != $$ ] && [ $process/ns/net -ef /proc/$$/ns/net ]; then kill -KILL $id && left=yes; fi\n\
+               done\n\
+             done 2> /dev/null"
         );
         let mut holder = Command::new("unshare")
             .args(["--net", "--mount", "--propagation", "private", "--", "sh", "-c", &script, "holder"])
@@ -61,6 +71,8 @@ impl NetNamespace {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
+            // An interrupt from the terminal is not meant for it.
+            .process_group(0)
             .spawn()
             .context("cannot run unshare (package util-linux)")?;
         let mut said = String::new();
@@ -80,10 +92,11 @@ impl NetNamespace {
 
     /// A command that runs `program` inside. It gets SIGKILL when the thread that spawns it ends, so that a test
     /// run that is killed leaves no process behind; spawn from a thread that lives as long as the process should.
+    /// Its working directory is `/`, whatever one sets: entering a mount namespace does that. Give absolute paths.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new("nsenter");
         // Both exec in place: the process id that spawn returns is the program's.
-        command.arg("--target").arg(self.holder.id().to_string()).args(["--net", "--mount", "--wdns=."]);
+        command.arg("--target").arg(self.holder.id().to_string()).args(["--net", "--mount"]);
         command.args(["--", "setpriv", "--pdeathsig", "KILL", "--"]).arg(program);
         command
     }
@@ -100,7 +113,7 @@ impl NetNamespace {
 
 impl Drop for NetNamespace {
     fn drop(&mut self) {
-        // Closes the pipe that `cat` reads.
+        // Closes the pipe that `cat` reads; then waits for the sweep.
         drop(self.holder.stdin.take());
         // Nothing can be done about an error here, and the kernel takes the namespace with its last process.
         let _ = self.holder.wait();

@@ -37,7 +37,10 @@ impl Process {
     ///
     /// # Errors
     /// When the program ends first, or `limit` passes: with the end of its log.
-    pub(super) async fn until(&mut self, limit: Duration, mut ready: impl AsyncFnMut() -> bool) -> Result<()> {
+    pub(super) async fn until<F>(&mut self, limit: Duration, mut ready: impl FnMut() -> F) -> Result<()>
+    where
+        F: Future<Output = bool>,
+    {
         let deadline = tokio::time::Instant::now() + limit;
         while !ready().await {
             if let Some(status) = self.child.try_wait()? {

@@ -62,7 +62,10 @@ fn all_names(services: &[Arc<Service>], slices: &[Arc<EndpointSlice>]) -> BTreeM
         None => {
             let endpoints = slices_of(service, slices).flat_map(|slice| &slice.endpoints);
             let ready = endpoints.filter(|endpoint| is_ready(endpoint));
-            ready.flat_map(|endpoint| &endpoint.addresses).filter_map(|address| address.parse().ok()).collect()
+            ready
+                .flat_map(|endpoint| &endpoint.addresses)
+                .filter_map(|address| address.parse().ok())
+                .collect()
         }
     };
     let name = |service: &Service| {
@@ -104,9 +107,13 @@ fn slices_of<'a>(
     })
 }
 
-fn endpoints_of<'a>(slice: &'a EndpointSlice, port: &'a ServicePort) -> impl Iterator<Item = SocketAddr> + 'a {
+fn endpoints_of<'a>(
+    slice: &'a EndpointSlice,
+    port: &'a ServicePort,
+) -> impl Iterator<Item = SocketAddr> + 'a {
     let name = |name: &Option<String>| name.clone().unwrap_or_default();
-    let ports = slice.ports.iter().flatten().filter(move |candidate| name(&candidate.name) == name(&port.name));
+    let ports =
+        slice.ports.iter().flatten().filter(move |candidate| name(&candidate.name) == name(&port.name));
     let numbers = ports.filter_map(|port| u16::try_from(port.port?).ok());
     numbers.flat_map(|number| {
         let ready = slice.endpoints.iter().filter(|endpoint| is_ready(endpoint));
@@ -208,7 +215,8 @@ mod tests {
 
     #[test]
     fn a_service_port_leads_to_the_ready_endpoints_of_its_name() {
-        let slices = [slice("10.99.1.1", Some(true)), slice("10.99.1.2", Some(false)), slice("10.99.1.3", None)];
+        let slices =
+            [slice("10.99.1.1", Some(true)), slice("10.99.1.2", Some(false)), slice("10.99.1.3", None)];
         let backends = all_backends(&[service("10.96.0.7")], &slices);
         let endpoints = ["10.99.1.1:8080", "10.99.1.3:8080"].map(|address| address.parse().unwrap()).to_vec();
         assert_eq!(backends, Backends::from([("10.96.0.7:80".parse().unwrap(), endpoints)]));

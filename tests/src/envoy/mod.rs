@@ -3,8 +3,8 @@
 mod config;
 mod install;
 
-pub use config::{AppCluster, Config, Filter, LISTENER, Route, Upstream};
 pub(crate) use config::socket_address;
+pub use config::{AppCluster, Config, Filter, LISTENER, Route, Upstream};
 pub use install::{envoy, pinned_version, tested_versions};
 
 use crate::{http, process::Process, wait};
@@ -199,7 +199,8 @@ impl Envoy {
 impl Access {
     fn parse(line: &str) -> anyhow::Result<Self> {
         let raw: RawAccess = serde_json::from_str(line).with_context(|| format!("access log: {line}"))?;
-        let (seconds, micros) = raw.start.split_once('.').context("access log: start without microseconds")?;
+        let (seconds, micros) =
+            raw.start.split_once('.').context("access log: start without microseconds")?;
         ensure!(micros.len() == 6, "access log: start is {}", raw.start);
         let start_us = seconds.parse::<u64>()? * 1_000_000 + micros.parse::<u64>()?;
         let after = |us: Option<Value>| number(us).map(|us| start_us + us);
@@ -226,7 +227,9 @@ fn number(value: Option<Value>) -> Option<u64> {
 
 /// A regular expression for this name alone, as a query's value. Names of clusters have `|` in them.
 fn exactly(name: &str) -> String {
-    let literal = |c: char| if c.is_ascii_alphanumeric() || c == '_' { c.to_string() } else { format!("%5C%{:02X}", c as u32) };
+    let literal = |c: char| {
+        if c.is_ascii_alphanumeric() || c == '_' { c.to_string() } else { format!("%5C%{:02X}", c as u32) }
+    };
     format!("%5E{}%24", name.chars().map(literal).collect::<String>())
 }
 
@@ -267,7 +270,8 @@ mod tests {
 
     #[test]
     fn what_never_reached_the_app_was_not_released() {
-        let access = Access::parse(r#"{"start":"1.000000","status":"504","released_after_us":null}"#).unwrap();
+        let access =
+            Access::parse(r#"{"start":"1.000000","status":"504","released_after_us":null}"#).unwrap();
         assert_eq!((access.status, access.released_us), (504, None));
     }
 }

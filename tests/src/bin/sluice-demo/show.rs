@@ -45,11 +45,7 @@ pub(crate) fn surroundings(args: &Args, world: &World) -> anyhow::Result<()> {
         envoy.admin()
     );
     println!("   scaler   http://{}/debug/state  gRPC on {}", scaler.http(), scaler.grpc());
-    println!(
-        "   app      {}: takes {} ms to start; not running",
-        world.target.cluster(),
-        args.app_start_ms
-    );
+    println!("   app      {}: takes {} ms to start; not running", world.target.cluster(), args.app_start_ms);
     println!(
         "   stand-in for KEDA, kubelet and istiod (endpoints reach Envoy {} ms after Kubernetes has them)",
         args.endpoint_lag_ms

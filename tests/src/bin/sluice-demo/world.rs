@@ -2,6 +2,7 @@
 
 use crate::{Args, timeline::Wake};
 use anyhow::{Context as _, bail};
+use serde_json::json;
 use sluice_tests::{
     clock,
     eds::EdsFile,
@@ -14,7 +15,6 @@ use sluice_tests::{
     standin::Event,
     wait,
 };
-use serde_json::json;
 use std::{
     io::{BufRead as _, BufReader},
     net::{SocketAddr, TcpListener},
@@ -157,7 +157,9 @@ impl World {
         if shown.is_err() {
             self.logs.keep();
         }
-        shown.with_context(|| format!("it did not go as it should; all logs are in {}", self.logs.path().display()))
+        shown.with_context(|| {
+            format!("it did not go as it should; all logs are in {}", self.logs.path().display())
+        })
     }
 }
 
@@ -185,7 +187,9 @@ fn must_be_free(address: SocketAddr) -> anyhow::Result<()> {
             address.ip(),
             address.port().checked_add(1).unwrap_or(8081),
         ),
-        Err(error) => Err(error).with_context(|| format!("cannot listen on {address} (the gateway's address)")),
+        Err(error) => {
+            Err(error).with_context(|| format!("cannot listen on {address} (the gateway's address)"))
+        }
     }
 }
 

@@ -69,11 +69,8 @@ async fn slow(request: &Request<Incoming>) -> Response<Body> {
 
 /// Every message comes back as it is, framing included, so this is any service's echo, unary or streaming.
 fn grpc_echo(request: Request<Incoming>) -> Response<Body> {
-    let data = request
-        .into_body()
-        .into_data_stream()
-        .map_ok(Frame::data)
-        .chain(futures::stream::once(async {
+    let data =
+        request.into_body().into_data_stream().map_ok(Frame::data).chain(futures::stream::once(async {
             let status = (HeaderName::from_static("grpc-status"), HeaderValue::from_static("0"));
             Ok(Frame::trailers(HeaderMap::from_iter([status])))
         }));

@@ -42,7 +42,9 @@ impl RequestLog {
         *next += 1;
         // One write per line, so that a reader sees whole lines; what cannot be written is said once on stderr by
         // the error itself, and the tests that need it fail for want of it.
-        let written = serde_json::to_string(&line).map_err(Into::into).and_then(|json| file.write_all(format!("{json}\n").as_bytes()));
+        let written = serde_json::to_string(&line)
+            .map_err(Into::into)
+            .and_then(|json| file.write_all(format!("{json}\n").as_bytes()));
         if let Err(error) = written {
             eprintln!("request log: {error}");
         }

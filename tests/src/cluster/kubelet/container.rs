@@ -98,10 +98,18 @@ pub(super) async fn supervise(
             (Restart::Never, _) | (Restart::OnFailure, State::Terminated { exit_code: 0, .. }) => false,
             (Restart::Always | Restart::OnFailure, _) => true,
         };
-        reporter.say(state, false, restarts);
         if !again {
+            reporter.say(state, false, restarts);
             return;
         }
+        // Never `terminated` here: a Pod whose containers all ended has failed, and its ReplicaSet makes another.
+        restarts += 1;
+        let message = match state {
+            State::Terminated { exit_code, .. } => format!("ended with exit code {exit_code}"),
+            State::Waiting { message, .. } => message,
+            State::Running { .. } => String::new(),
+        };
+        reporter.say(State::Waiting { reason: "CrashLoopBackOff", message }, false, restarts);
         if began.elapsed() >= STEADY {
             backoff = FIRST_BACKOFF;
         }
@@ -110,7 +118,6 @@ pub(super) async fn supervise(
             _ = stopped(&mut stop) => return,
         }
         backoff = (backoff * 2).min(MAX_BACKOFF);
-        restarts += 1;
     }
 }
 

@@ -55,7 +55,8 @@ impl<'a> Launcher<'a> {
         let mut launcher = Self { kubelet, pod, namespace, ip, dir, volumes: BTreeMap::new(), kubeconfig };
         launcher.write_kubeconfig().await?;
         for volume in pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten()) {
-            let folder = launcher.write_volume(volume).await.with_context(|| format!("volume {:?}", volume.name))?;
+            let folder =
+                launcher.write_volume(volume).await.with_context(|| format!("volume {:?}", volume.name))?;
             launcher.volumes.insert(volume.name.clone(), folder);
         }
         Ok(launcher)
@@ -122,7 +123,8 @@ impl<'a> Launcher<'a> {
         }
         if let Some(key) = &from.secret_key_ref {
             let secret = Api::<Secret>::namespaced(client, &self.namespace).get_opt(&key.name).await?;
-            let value = secret.and_then(|secret| String::from_utf8(secret.data?.get(&key.key)?.0.clone()).ok());
+            let value =
+                secret.and_then(|secret| String::from_utf8(secret.data?.get(&key.key)?.0.clone()).ok());
             return required(value, key.optional, &key.name, &key.key);
         }
         bail!("the test bed knows fieldRef, configMapKeyRef and secretKeyRef")
@@ -262,7 +264,8 @@ mod tests {
 
     #[test]
     fn variables_are_expanded_as_kubernetes_does() {
-        let env = [("IP", "old"), ("IP", "10.99.1.1")].map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let env =
+            [("IP", "old"), ("IP", "10.99.1.1")].map(|(name, value)| (name.to_owned(), value.to_owned()));
         for (text, expanded) in [
             ("--bind=$(IP):80", "--bind=10.99.1.1:80"),
             ("$$(IP)", "$(IP)"),

@@ -97,7 +97,8 @@ impl Kubelet {
     /// Runs every Pod of the cluster until dropped. A watch that breaks is taken up again; processes run on meanwhile.
     pub(super) async fn run(self: Arc<Self>) {
         let mut running = Running::default();
-        let pods = watcher(Api::<Pod>::all(self.client.clone()), watcher::Config::default()).default_backoff();
+        let pods =
+            watcher(Api::<Pod>::all(self.client.clone()), watcher::Config::default()).default_backoff();
         let mut events = std::pin::pin!(pods);
         loop {
             match events.try_next().await {

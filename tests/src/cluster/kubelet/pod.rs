@@ -4,15 +4,12 @@ use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
 use anyhow::Result;
 use futures::future::join_all;
-use k8s_openapi::{
-    api::core::v1::{Binding, Pod},
-    jiff::Timestamp,
-};
+use k8s_openapi::{api::core::v1::Pod, jiff::Timestamp};
 use kube::{
     Api, ResourceExt,
     api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::{
     sync::{mpsc, watch},
     task::JoinHandle,
@@ -37,11 +34,17 @@ type Seen = watch::Receiver<Option<Arc<Pod>>>;
 /// Runs a Pod until its object is gone.
 pub(super) async fn run(kubelet: Arc<Kubelet>, pod: Arc<Pod>, mut seen: Seen) {
     // Somebody else's, or done before this stand-in started.
-    if pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).is_some_and(|node| node != NODE) || done(&pod) {
+    if pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).is_some_and(|node| node != NODE)
+        || done(&pod)
+    {
         return;
     }
     let ip = kubelet.take_address();
-    let worker = Worker { api: Api::namespaced(kubelet.client.clone(), &pod.namespace().unwrap_or_default()), ip, pod };
+    let worker = Worker {
+        api: Api::namespaced(kubelet.client.clone(), &pod.namespace().unwrap_or_default()),
+        ip,
+        pod,
+    };
     worker.run(&kubelet, &mut seen).await;
     kubelet.release_address(ip);
 }
@@ -128,9 +131,9 @@ impl Worker {
         let name = self.pod.name_any();
         if self.api.get(&name).await?.spec.is_some_and(|spec| spec.node_name.is_none()) {
             let binding = json!({"metadata": {"name": name}, "target": {"kind": "Node", "name": NODE}});
-            let binding = serde_json::to_vec(&serde_json::from_value::<Binding>(binding)?)?;
-            let _: serde_json::Value =
-                self.api.create_subresource("binding", &name, &PostParams::default(), binding).await?;
+            let post = PostParams::default();
+            // The API server answers with a Status, not with the Binding.
+            let _: Value = self.api.create_subresource("binding", &name, &post, &binding).await?;
         }
         let launcher = Launcher::prepare(kubelet, &self.pod, self.ip).await?;
         let mut launches = Vec::new();
@@ -141,7 +144,12 @@ impl Worker {
     }
 
     /// Stops the containers, then takes the object away, as kubelet does when the last process is gone.
-    async fn end(&self, seen: &mut Seen, containers: Vec<JoinHandle<()>>, stop: &watch::Sender<Option<Duration>>) {
+    async fn end(
+        &self,
+        seen: &mut Seen,
+        containers: Vec<JoinHandle<()>>,
+        stop: &watch::Sender<Option<Duration>>,
+    ) {
         let grace = seen.borrow().as_ref().map_or(Duration::ZERO, |pod| grace(pod));
         let _ = stop.send(Some(grace));
         join_all(containers).await;
@@ -159,7 +167,7 @@ impl Worker {
     }
 
     /// Writes the status; tries again while the API server is away.
-    async fn report(&self, patch: &serde_json::Value) {
+    async fn report(&self, patch: &Value) {
         while let Err(error) = self.patch(patch).await {
             if matches!(&error, kube::Error::Api(status) if status.code == 404) {
                 return;
@@ -168,14 +176,15 @@ impl Worker {
         }
     }
 
-    async fn patch(&self, patch: &serde_json::Value) -> kube::Result<Pod> {
+    async fn patch(&self, patch: &Value) -> kube::Result<Pod> {
         self.api.patch_status(&self.pod.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await
     }
 }
 
 /// Ends when the object is being deleted, or gone.
 async fn ending(seen: &mut Seen) {
-    let ends = |pod: &Option<Arc<Pod>>| pod.as_ref().is_none_or(|pod| pod.metadata.deletion_timestamp.is_some());
+    let ends =
+        |pod: &Option<Arc<Pod>>| pod.as_ref().is_none_or(|pod| pod.metadata.deletion_timestamp.is_some());
     // An error means that the watch has ended for good: so has the Pod.
     let _ = seen.wait_for(ends).await;
 }

@@ -93,7 +93,9 @@ fn port(port: &IntOrString, container: &Container) -> Result<i32, String> {
             .flatten()
             .find(|port| port.name.as_ref() == Some(name))
             .map(|port| port.container_port)
-            .ok_or_else(|| format!("readinessProbe: container {} has no port named {name:?}", container.name)),
+            .ok_or_else(|| {
+                format!("readinessProbe: container {} has no port named {name:?}", container.name)
+            }),
     }
 }
 

@@ -1,0 +1,80 @@
+//! The parts of a run. Each starts what it needs, measures, and ends all of it again: what one part leaves
+//! running would be in the next one's figures.
+
+mod held;
+mod idle;
+mod latency;
+mod routes;
+mod wake;
+mod warm;
+
+use crate::{bench::Bench, report::Report};
+use clap::ValueEnum;
+use serde::Serialize;
+use std::fmt;
+
+/// What can be measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum Part {
+    /// Throughput and CPU of an app that is awake.
+    Warm,
+    /// What one connection feels.
+    Latency,
+    /// The edges of a cold start.
+    Wake,
+    /// What requests that wait cost.
+    Held,
+    /// Many objects against one.
+    Routes,
+    /// Nothing going on.
+    Idle,
+}
+
+/// All of them, in the order in which they run.
+pub(crate) const ALL: [Part; 6] =
+    [Part::Warm, Part::Latency, Part::Wake, Part::Held, Part::Routes, Part::Idle];
+
+// === impl Part ===
+
+impl Part {
+    /// What it measures, for people who wait for it.
+    pub(crate) fn what(self) -> &'static str {
+        match self {
+            Self::Warm => "throughput and CPU per request with one worker and with two",
+            Self::Latency => "added latency at one connection",
+            Self::Wake => "arrival to `true` on StreamIsActive, endpoint usable to request at the app",
+            Self::Held => "memory per held request, and thousands released at once",
+            Self::Routes => "throughput and memory with many routes",
+            Self::Idle => "CPU with nothing going on",
+        }
+    }
+
+    /// Measures it.
+    ///
+    /// # Errors
+    /// If something does not start or does not answer as it should.
+    pub(crate) async fn run(self, bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
+        match self {
+            Self::Warm => warm::run(bench, report).await,
+            Self::Latency => latency::run(bench, report).await,
+            Self::Wake => wake::run(bench, report).await,
+            Self::Held => held::run(bench, report).await,
+            Self::Routes => routes::run(bench, report).await,
+            Self::Idle => idle::run(bench, report).await,
+        }
+    }
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Warm => "warm",
+            Self::Latency => "latency",
+            Self::Wake => "wake",
+            Self::Held => "held",
+            Self::Routes => "routes",
+            Self::Idle => "idle",
+        })
+    }
+}

@@ -1,0 +1,112 @@
+//! The two edges of a cold start that are Sluice's: from a request's arrival to KEDA's ear, and from the app's
+//! endpoint to the request at the app. What lies between (KEDA, the pod's start, istiod) is not.
+
+use super::Part;
+use crate::{
+    bench::Bench,
+    figures::percentile,
+    report::{Goal, Report},
+};
+use anyhow::{Context as _, ensure};
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::Request;
+use sluice_tests::{app::App, bed::Bed, clock, eds::EdsFile, http::Http1, keda::Keda, objects::Target};
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+/// Between the scaler's word and the endpoint: control planes are slower than the EndpointSlice. A wait of
+/// another length each time, so that no tick is always met at the same point.
+const LAGS: std::ops::Range<u64> = 5..45;
+
+/// An app asleep, and who listens for it.
+struct Sleeper {
+    target: Target,
+    eds: EdsFile,
+    stream: tonic::Streaming<sluice_proto::keda::IsActiveResponse>,
+}
+
+/// The moments of one wake.
+struct Wake {
+    told_ms: f64,
+    endpoint_us: u64,
+    id: String,
+}
+
+pub(super) async fn run(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
+    let wakes = bench.plan.wakes;
+    // Each app wakes once, so that no wake meets what an earlier one has left behind: a connection, an activity
+    // window, a look.
+    let targets: Vec<Target> = (0..wakes).map(|number| Target::new(&format!("sleeper-{number}"))).collect();
+    let bed = Bed::of(&targets).workers(2).start().await?;
+    let scaler = bed.scalers.first().context("the bed has no scaler")?;
+    let app = bed.start_app().await?;
+    let mut sleepers = Vec::new();
+    for target in targets {
+        let eds = bed.eds(&target)?;
+        let mut stream = Keda::new(scaler.grpc(), &target)?.stream_is_active().await?;
+        let first = stream.message().await?.context("the stream of a sleeping app ended")?;
+        ensure!(!first.result, "{} is active before its first request", target.name);
+        sleepers.push(Sleeper { target, eds, stream });
+    }
+    let mut woken = Vec::new();
+    for (sleeper, lag) in sleepers.iter_mut().zip(LAGS.cycle()) {
+        woken.push(sleeper.wake(&bed, app.address(), Duration::from_millis(lag)).await?);
+    }
+    say(report, &woken, &app)
+}
+
+fn say(report: &mut Report, woken: &[Wake], app: &App) -> anyhow::Result<()> {
+    let told: Vec<f64> = woken.iter().map(|wake| wake.told_ms).collect();
+    report.figure(Part::Wake, "wakes", woken.len() as f64, "", None);
+    let mut line = |name: &str, samples: &[f64], percent: f64, most: Option<f64>| {
+        let value = percentile(samples, percent);
+        report.figure(Part::Wake, name, value, "ms", most.map(Goal::AtMost));
+    };
+    line("arrival to `true` at KEDA, p50", &told, 50.0, Some(1.0));
+    line("arrival to `true` at KEDA, p99", &told, 99.0, Some(5.0));
+    line("arrival to `true` at KEDA, worst", &told, 100.0, None);
+    let arrived: HashMap<String, u64> =
+        app.requests()?.into_iter().map(|request| (request.id, request.at_us)).collect();
+    let released: Vec<f64> = woken
+        .iter()
+        .map(|wake| {
+            let at_us = arrived.get(&wake.id).with_context(|| format!("the app never saw {}", wake.id))?;
+            Ok(clock::ms_between(wake.endpoint_us, *at_us))
+        })
+        .collect::<anyhow::Result<_>>()?;
+    line("endpoint usable to request at the app, p50", &released, 50.0, Some(5.0));
+    line("endpoint usable to request at the app, p99", &released, 99.0, Some(20.0));
+    line("endpoint usable to request at the app, worst", &released, 100.0, None);
+    Ok(())
+}
+
+// === impl Sleeper ===
+
+impl Sleeper {
+    async fn wake(&mut self, bed: &Bed, app: SocketAddr, lag: Duration) -> anyhow::Result<Wake> {
+        let id = self.target.name.clone();
+        let request = Request::get("/").header("host", self.target.host()).header("x-test-id", &id);
+        let request = request.body(Full::<Bytes>::default())?;
+        // The connection is there before: a handshake is no part of an arrival.
+        let mut connection = Http1::connect(bed.envoy.address()).await?;
+        let stream = &mut self.stream;
+        let sent = Instant::now();
+        let answer = tokio::spawn(async move { connection.send(request).await });
+        let told = stream.message().await?.context("KEDA's stream ended")?;
+        let told_ms = sent.elapsed().as_secs_f64() * 1000.0;
+        ensure!(told.result, "{id}: KEDA was told false");
+
+        bed.say_ready(&self.target, &[app])?;
+        bed.until_route(&self.target, "the hint `ready`", |route| route.hint == "ready").await?;
+        tokio::time::sleep(lag).await;
+        let endpoint_us = self.eds.set(&[app])?;
+        let answer = answer.await??;
+        ensure!(answer.status == 200, "{id}: answered with {}", answer.status);
+        ensure!(answer.header("x-keda-http-cold-start") == "true", "{id}: it was not held");
+        Ok(Wake { told_ms, endpoint_us, id })
+    }
+}

@@ -1,0 +1,88 @@
+//! What the scaler is told when it starts: [`Args`] as typed, [`Config`] as it is used.
+//!
+//! Every flag has an environment variable, with the add-on's name where the add-on has one, and an empty value is
+//! as good as none: charts set variables that the user has not filled in.
+
+mod args;
+
+pub use args::Args;
+
+use crate::index::{ClusterTemplate, ClusterTemplateError};
+use std::{net::IpAddr, num::NonZeroU32, path::PathBuf, time::Duration};
+
+/// The configuration, ready to be used.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The folder that objects are read from.
+    pub folder: PathBuf,
+    /// Only objects of this namespace count; `None`: of all.
+    pub namespace: Option<String>,
+    /// The address of all listeners.
+    pub bind: IpAddr,
+    /// gRPC: the link, KEDA's external scaler, health, reflection. 0: any free one.
+    pub grpc_port: u16,
+    /// `/livez`, `/readyz`, `/metrics`, `/debug/state`. 0: any free one.
+    pub http_port: u16,
+    /// Where the ports are written once they listen.
+    pub ports_file: Option<PathBuf>,
+    /// The replica's name, for people.
+    pub name: String,
+    /// How a target is named as an Envoy cluster.
+    pub cluster_template: ClusterTemplate,
+    /// How long a request is held whose object does not say; `None`: as long as the gateway's limit says.
+    pub readiness_timeout: Option<Duration>,
+    /// How many requests of a route one worker holds whose object does not say; `None`: the gateway's limit.
+    pub max_pending: Option<NonZeroU32>,
+    /// Whether responses say if they were held.
+    pub cold_start_header: bool,
+    /// How long a request keeps its app active.
+    pub activity_window: Duration,
+    /// How long a worker that vanished is still counted.
+    pub worker_grace: Duration,
+    /// How long everything goes on after "not ready" at the end.
+    pub shutdown_delay: Duration,
+    /// How long calls may take to end after that; `None`: as long as they take.
+    pub drain_timeout: Option<Duration>,
+    /// Logging.
+    pub log: Log,
+}
+
+/// How to log.
+#[derive(Clone, Debug)]
+pub struct Log {
+    /// One JSON object a line, not text.
+    pub json: bool,
+    /// Directives as `tracing_subscriber::EnvFilter` reads them.
+    pub filter: String,
+}
+
+/// A configuration that cannot work.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// Nowhere to read objects from.
+    #[error("no source of objects; give --config-dir DIR (SLUICE_CONFIG_DIR), a folder with their YAML")]
+    NoSource,
+    /// The folder is none.
+    #[error("--config-dir: {}: {error}; name a folder that can be read", path.display())]
+    Folder {
+        /// What was given.
+        path: PathBuf,
+        /// What is wrong with it.
+        error: std::io::Error,
+    },
+    /// A value that its flag cannot take.
+    #[error("{flag} ({env}): {value:?} is not {expected}")]
+    Value {
+        /// The flag.
+        flag: &'static str,
+        /// Its environment variable.
+        env: &'static str,
+        /// What was given.
+        value: String,
+        /// What would do.
+        expected: &'static str,
+    },
+    /// The cluster template.
+    #[error("--cluster-template (SLUICE_CLUSTER_TEMPLATE): {0}")]
+    ClusterTemplate(#[from] ClusterTemplateError),
+}

@@ -1,0 +1,247 @@
+//! The configuration as typed.
+
+use super::{Config, ConfigError, Log};
+use crate::index::ClusterTemplate;
+use clap::Parser;
+use sluice_core::time::parse_duration;
+use std::{net::IpAddr, num::NonZeroU32, path::PathBuf, str::FromStr, time::Duration};
+
+/// Sluice's scaler: tells gateways which requests to hold and when to let them go, and KEDA which apps to wake.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "sluice-scaler", version, max_term_width = 110)]
+pub struct Args {
+    /// Read HTTPScaledObjects, InterceptorRoutes, Services and EndpointSlices from the YAML files in this folder
+    /// and below, and follow their changes.
+    #[arg(long, value_name = "DIR", env = "SLUICE_CONFIG_DIR")]
+    config_dir: Option<PathBuf>,
+
+    /// Use objects of this namespace only. Empty: of all namespaces.
+    #[arg(long, value_name = "NAMESPACE", env = "KEDA_HTTP_WATCH_NAMESPACE", default_value = "")]
+    watch_namespace: String,
+
+    /// Port for gRPC: the gateways' link, KEDA's external scaler, health and reflection. 0: any free port.
+    #[arg(long, env = "KEDA_HTTP_SCALER_PORT", default_value = "9090")]
+    port: String,
+
+    /// Port for HTTP: /livez, /readyz, /metrics and /debug/state. 0: any free port.
+    #[arg(long, value_name = "PORT", env = "SLUICE_HTTP_PORT", default_value = "8080")]
+    http_port: String,
+
+    /// Address to listen on.
+    #[arg(long, value_name = "ADDRESS", env = "SLUICE_BIND", default_value = "0.0.0.0")]
+    bind: String,
+
+    /// Write {"grpc":PORT,"http":PORT} to this file once both listen.
+    #[arg(long, value_name = "FILE", env = "SLUICE_PORTS_FILE")]
+    ports_file: Option<PathBuf>,
+
+    /// This replica's name, shown by gateways and /debug/state.
+    #[arg(long, env = "POD_NAME", default_value = "sluice-scaler")]
+    name: String,
+
+    /// The name of a target's cluster in the gateway's Envoy. {service}, {namespace} and {port} are the target's;
+    /// {subset} is any text without '|'.
+    #[arg(
+        long,
+        value_name = "TEMPLATE",
+        env = "SLUICE_CLUSTER_TEMPLATE",
+        default_value = ClusterTemplate::ISTIO
+    )]
+    cluster_template: String,
+
+    /// How long a request waits for its target to become ready, where its object does not say. 0s: as long as the
+    /// gateway allows.
+    #[arg(long, value_name = "DURATION", env = "KEDA_HTTP_READINESS_TIMEOUT", default_value = "0s")]
+    readiness_timeout: String,
+
+    /// The older name of --readiness-timeout, which wins over it when it is more than 0.
+    #[arg(
+        long,
+        value_name = "DURATION",
+        env = "KEDA_CONDITION_WAIT_TIMEOUT",
+        default_value = "0s",
+        hide = true
+    )]
+    condition_wait_timeout: String,
+
+    /// How many requests of a route each gateway worker holds, where its object does not say. 0: as many as the
+    /// gateway allows.
+    #[arg(
+        long,
+        value_name = "NUMBER",
+        env = "KEDA_HTTP_COLD_START_MAX_PENDING_REQUESTS",
+        default_value = "0"
+    )]
+    cold_start_max_pending_requests: String,
+
+    /// Whether responses carry X-KEDA-HTTP-Cold-Start.
+    #[arg(
+        long,
+        value_name = "BOOL",
+        env = "KEDA_HTTP_ENABLE_COLD_START_HEADER",
+        default_value = "true",
+        num_args = 0..=1,
+        default_missing_value = "true"
+    )]
+    cold_start_header: String,
+
+    /// How long a request keeps its app active. At least 1s; make it longer than KEDA's polling interval.
+    #[arg(long, value_name = "DURATION", env = "SLUICE_ACTIVITY_WINDOW", default_value = "30s")]
+    activity_window: String,
+
+    /// How long a gateway worker that vanished is still counted.
+    #[arg(long, value_name = "DURATION", env = "SLUICE_WORKER_GRACE", default_value = "10s")]
+    worker_grace: String,
+
+    /// How long to go on after SIGTERM, not ready, before anything is closed.
+    #[arg(long, value_name = "DURATION", env = "KEDA_HTTP_SHUTDOWN_DELAY", default_value = "5s")]
+    shutdown_delay: String,
+
+    /// How long calls may take to end after that. 0s: as long as they take.
+    #[arg(long, value_name = "DURATION", env = "KEDA_HTTP_DRAIN_TIMEOUT", default_value = "30s")]
+    drain_timeout: String,
+
+    /// Log as text or json.
+    #[arg(long, value_name = "FORMAT", env = "SLUICE_LOG_FORMAT", default_value = "text")]
+    log_format: String,
+
+    /// What to log: error, warn, info, debug or trace, also by module (`info,sluice_scaler::link=debug`).
+    #[arg(long, value_name = "LEVEL", env = "RUST_LOG", default_value = "info")]
+    log_level: String,
+}
+
+/// One value as typed, with what an error about it has to name.
+struct Typed<'a> {
+    flag: &'static str,
+    env: &'static str,
+    value: &'a str,
+    /// What an empty value stands for.
+    default: &'static str,
+}
+
+// === impl Args ===
+
+impl Args {
+    /// What was typed, as it is used.
+    ///
+    /// # Errors
+    /// The first value that cannot work, by flag and variable.
+    pub fn resolve(self) -> Result<Config, ConfigError> {
+        let folder =
+            self.config_dir.filter(|dir| !dir.as_os_str().is_empty()).ok_or(ConfigError::NoSource)?;
+        if let Err(error) = std::fs::read_dir(&folder) {
+            return Err(ConfigError::Folder { path: folder, error });
+        }
+        let readiness_timeout = match typed(
+            "--condition-wait-timeout",
+            "KEDA_CONDITION_WAIT_TIMEOUT",
+            &self.condition_wait_timeout,
+            "0s",
+        )
+        .duration()?
+        {
+            Duration::ZERO => {
+                typed("--readiness-timeout", "KEDA_HTTP_READINESS_TIMEOUT", &self.readiness_timeout, "0s")
+                    .duration()?
+            }
+            older => older,
+        };
+        let activity = typed("--activity-window", "SLUICE_ACTIVITY_WINDOW", &self.activity_window, "30s");
+        let activity_window = activity.duration()?;
+        if activity_window < Duration::from_secs(1) {
+            return Err(activity.error("at least 1s"));
+        }
+        let drain_timeout =
+            typed("--drain-timeout", "KEDA_HTTP_DRAIN_TIMEOUT", &self.drain_timeout, "30s").duration()?;
+        let template = Some(self.cluster_template.as_str()).filter(|template| !template.is_empty());
+        Ok(Config {
+            folder,
+            namespace: Some(self.watch_namespace).filter(|namespace| !namespace.is_empty()),
+            bind: typed("--bind", "SLUICE_BIND", &self.bind, "0.0.0.0").parse::<IpAddr>("an IP address")?,
+            grpc_port: typed("--port", "KEDA_HTTP_SCALER_PORT", &self.port, "9090").port()?,
+            http_port: typed("--http-port", "SLUICE_HTTP_PORT", &self.http_port, "8080").port()?,
+            ports_file: self.ports_file.filter(|file| !file.as_os_str().is_empty()),
+            name: Some(self.name)
+                .filter(|name| !name.is_empty())
+                .unwrap_or_else(|| "sluice-scaler".to_owned()),
+            cluster_template: template.unwrap_or(ClusterTemplate::ISTIO).parse()?,
+            readiness_timeout: Some(readiness_timeout).filter(|timeout| !timeout.is_zero()),
+            max_pending: NonZeroU32::new(
+                typed(
+                    "--cold-start-max-pending-requests",
+                    "KEDA_HTTP_COLD_START_MAX_PENDING_REQUESTS",
+                    &self.cold_start_max_pending_requests,
+                    "0",
+                )
+                .parse("a number from 0 on")?,
+            ),
+            cold_start_header: typed(
+                "--cold-start-header",
+                "KEDA_HTTP_ENABLE_COLD_START_HEADER",
+                &self.cold_start_header,
+                "true",
+            )
+            .boolean()?,
+            activity_window,
+            worker_grace: typed("--worker-grace", "SLUICE_WORKER_GRACE", &self.worker_grace, "10s")
+                .duration()?,
+            shutdown_delay: typed("--shutdown-delay", "KEDA_HTTP_SHUTDOWN_DELAY", &self.shutdown_delay, "5s")
+                .duration()?,
+            drain_timeout: Some(drain_timeout).filter(|timeout| !timeout.is_zero()),
+            log: Log {
+                json: match typed("--log-format", "SLUICE_LOG_FORMAT", &self.log_format, "text") {
+                    format if format.text() == "json" => true,
+                    format if format.text() == "text" => false,
+                    format => return Err(format.error("text or json")),
+                },
+                filter: {
+                    let level = typed("--log-level", "RUST_LOG", &self.log_level, "info");
+                    if tracing_subscriber::EnvFilter::try_new(level.text()).is_err() {
+                        return Err(level.error("a level, or levels by module"));
+                    }
+                    level.text().to_owned()
+                },
+            },
+        })
+    }
+}
+
+// === impl Typed ===
+
+fn typed<'a>(flag: &'static str, env: &'static str, value: &'a str, default: &'static str) -> Typed<'a> {
+    Typed { flag, env, value, default }
+}
+
+impl Typed<'_> {
+    fn text(&self) -> &str {
+        match self.value.trim() {
+            "" => self.default,
+            value => value,
+        }
+    }
+
+    fn error(&self, expected: &'static str) -> ConfigError {
+        ConfigError::Value { flag: self.flag, env: self.env, value: self.value.to_owned(), expected }
+    }
+
+    fn parse<T: FromStr>(&self, expected: &'static str) -> Result<T, ConfigError> {
+        self.text().parse().map_err(|_| self.error(expected))
+    }
+
+    fn port(&self) -> Result<u16, ConfigError> {
+        self.parse("a port, 0 to 65535")
+    }
+
+    fn duration(&self) -> Result<Duration, ConfigError> {
+        parse_duration(self.text()).ok_or_else(|| self.error("a duration like 500ms, 30s or 1m30s"))
+    }
+
+    /// As Go reads them (`strconv.ParseBool`), since the add-on does.
+    fn boolean(&self) -> Result<bool, ConfigError> {
+        match self.text() {
+            "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+            "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+            _ => Err(self.error("true or false")),
+        }
+    }
+}

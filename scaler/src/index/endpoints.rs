@@ -1,0 +1,209 @@
+//! What Services and EndpointSlices say of where an app can be reached.
+
+use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr},
+};
+
+/// The label by which a slice names its Service.
+pub const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
+
+/// A Service, as far as targets need it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceSpec {
+    /// It is another name of something outside: it never has endpoints.
+    pub is_external: bool,
+    /// Its ports.
+    pub ports: Vec<ServicePort>,
+}
+
+/// A port of a Service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServicePort {
+    /// Its name, by which slices know it; empty where it has none.
+    pub name: String,
+    /// Its number, by which clusters know it.
+    pub number: u16,
+    /// What it speaks, where the Service says.
+    pub app_protocol: Option<String>,
+}
+
+/// An EndpointSlice: where each of its ports can be reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SliceSpec {
+    /// The Service that it belongs to.
+    pub service: String,
+    /// By port name, empty where the port has none: addresses of endpoints that are ready, each with the port's
+    /// number there. One name may have different numbers.
+    pub ready: BTreeMap<String, BTreeSet<SocketAddr>>,
+}
+
+// === impl ServiceSpec ===
+
+impl From<&Service> for ServiceSpec {
+    fn from(service: &Service) -> Self {
+        let spec = service.spec.as_ref();
+        let ports = spec.and_then(|spec| spec.ports.as_ref()).into_iter().flatten();
+        let ports = ports.filter_map(|port| {
+            let number = u16::try_from(port.port).ok()?;
+            let name = port.name.clone().unwrap_or_default();
+            Some(ServicePort { name, number, app_protocol: port.app_protocol.clone() })
+        });
+        Self {
+            is_external: spec.and_then(|spec| spec.type_.as_deref()) == Some("ExternalName"),
+            ports: ports.collect(),
+        }
+    }
+}
+
+// === impl SliceSpec ===
+
+impl SliceSpec {
+    /// What a slice says; `None` if it belongs to no Service.
+    pub fn read(slice: &EndpointSlice) -> Option<Self> {
+        let service = slice.metadata.labels.as_ref()?.get(SERVICE_NAME_LABEL)?.clone();
+        let addresses: BTreeSet<IpAddr> = slice
+            .endpoints
+            .iter()
+            .filter(|endpoint| {
+                let conditions = endpoint.conditions.as_ref();
+                let ready = conditions.and_then(|it| it.ready).unwrap_or(true);
+                let terminating = conditions.and_then(|it| it.terminating).unwrap_or(false);
+                ready && !terminating
+            })
+            .flat_map(|endpoint| &endpoint.addresses)
+            // Slices of type FQDN have names for addresses: nobody connects to those.
+            .filter_map(|address| address.parse().ok())
+            .collect();
+        let mut ready: BTreeMap<String, BTreeSet<SocketAddr>> = BTreeMap::new();
+        for port in slice.ports.iter().flatten() {
+            // A port without a number is "all ports": nothing that a Service could mean.
+            let Some(number) = port.port.and_then(|number| u16::try_from(number).ok()) else { continue };
+            let name = port.name.clone().unwrap_or_default();
+            let at_port = addresses.iter().map(|address| SocketAddr::new(*address, number));
+            ready.entry(name).or_default().extend(at_port);
+        }
+        Some(Self { service, ready })
+    }
+}
+
+/// Where the port of that name can be reached, by all slices of its Service.
+pub fn ready<'a>(slices: impl IntoIterator<Item = &'a SliceSpec>, port: &str) -> BTreeSet<SocketAddr> {
+    slices.into_iter().filter_map(|slice| slice.ready.get(port)).flatten().copied().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn slice(ports: Value, endpoints: Value) -> SliceSpec {
+        let slice = json!({
+            "metadata": {"name": "s", "labels": {SERVICE_NAME_LABEL: "app"}},
+            "addressType": "IPv4",
+            "ports": ports,
+            "endpoints": endpoints,
+        });
+        SliceSpec::read(&serde_json::from_value(slice).unwrap()).unwrap()
+    }
+
+    fn reached(slices: &[SliceSpec], port: &str) -> Vec<String> {
+        ready(slices, port).into_iter().map(|address| address.to_string()).collect()
+    }
+
+    #[test]
+    fn ready_left_out_is_ready_and_terminating_is_not() {
+        let endpoints = json!([
+            {"addresses": ["10.0.0.1"]},
+            {"addresses": ["10.0.0.2"], "conditions": {"ready": true}},
+            {"addresses": ["10.0.0.3"], "conditions": {"ready": false}},
+            {"addresses": ["10.0.0.4"], "conditions": {}},
+            {"addresses": ["10.0.0.5"], "conditions": {"ready": true, "terminating": true}},
+            {"addresses": ["10.0.0.6"], "conditions": {"ready": false, "serving": true, "terminating": true}},
+        ]);
+        let slice = slice(json!([{"name": "http", "port": 80}]), endpoints);
+        assert_eq!(reached(&[slice], "http"), ["10.0.0.1:80", "10.0.0.2:80", "10.0.0.4:80"]);
+    }
+
+    #[test]
+    fn an_address_in_several_slices_counts_once() {
+        let one = slice(json!([{"name": "http", "port": 80}]), json!([{"addresses": ["10.0.0.1"]}]));
+        let two = slice(
+            json!([{"name": "http", "port": 80}]),
+            json!([{"addresses": ["10.0.0.1"]}, {"addresses": ["10.0.0.2"]}, {"addresses": ["10.0.0.2"]}]),
+        );
+        assert_eq!(reached(&[one, two], "http"), ["10.0.0.1:80", "10.0.0.2:80"]);
+    }
+
+    #[test]
+    fn one_name_may_have_another_number_in_each_slice() {
+        let old = slice(json!([{"name": "http", "port": 8080}]), json!([{"addresses": ["10.0.0.1"]}]));
+        let new = slice(json!([{"name": "http", "port": 9090}]), json!([{"addresses": ["10.0.0.2"]}]));
+        assert_eq!(reached(&[old, new], "http"), ["10.0.0.1:8080", "10.0.0.2:9090"]);
+    }
+
+    #[test]
+    fn named_and_unnamed_ports_are_kept_apart() {
+        let named = slice(json!([{"name": "http", "port": 80}]), json!([{"addresses": ["10.0.0.1"]}]));
+        let unnamed = slice(json!([{"port": 81}]), json!([{"addresses": ["10.0.0.2"]}]));
+        let empty = slice(json!([{"name": "", "port": 82}]), json!([{"addresses": ["10.0.0.3"]}]));
+        let all = [named, unnamed, empty];
+        assert_eq!(reached(&all, "http"), ["10.0.0.1:80"]);
+        assert_eq!(reached(&all, ""), ["10.0.0.2:81", "10.0.0.3:82"]);
+    }
+
+    #[test]
+    fn a_target_is_as_ready_as_its_own_port() {
+        let slice = slice(
+            json!([{"name": "http", "port": 80}, {"name": "metrics", "port": 9090}]),
+            json!([{"addresses": ["10.0.0.1"]}]),
+        );
+        let slices = [slice];
+        assert_eq!(reached(&slices, "http"), ["10.0.0.1:80"]);
+        assert_eq!(reached(&slices, "metrics"), ["10.0.0.1:9090"]);
+        assert!(reached(&slices, "grpc").is_empty());
+    }
+
+    #[test]
+    fn a_port_without_a_number_and_an_endpoint_without_an_address_are_nothing() {
+        let no_number = slice(json!([{"name": "http"}]), json!([{"addresses": ["10.0.0.1"]}]));
+        let no_address = slice(json!([{"name": "http", "port": 80}]), json!([{"addresses": []}]));
+        let no_ports = slice(Value::Null, json!([{"addresses": ["10.0.0.1"]}]));
+        assert!(reached(&[no_number, no_address, no_ports], "http").is_empty());
+    }
+
+    #[test]
+    fn addresses_of_both_families_are_reached_and_names_are_not() {
+        let six = slice(json!([{"name": "http", "port": 80}]), json!([{"addresses": ["fd00::1"]}]));
+        let four = slice(json!([{"name": "http", "port": 80}]), json!([{"addresses": ["10.0.0.1"]}]));
+        let name = slice(json!([{"name": "http", "port": 80}]), json!([{"addresses": ["app.example.com"]}]));
+        assert_eq!(reached(&[six, four, name], "http"), ["10.0.0.1:80", "[fd00::1]:80"]);
+    }
+
+    #[test]
+    fn a_slice_of_no_service_is_none() {
+        let slice = json!({"metadata": {"name": "s"}, "addressType": "IPv4", "endpoints": []});
+        assert_eq!(SliceSpec::read(&serde_json::from_value(slice).unwrap()), None);
+    }
+
+    #[test]
+    fn a_services_ports_are_kept_with_name_number_and_protocol() {
+        let service = json!({
+            "metadata": {"name": "a"},
+            "spec": {"ports": [
+                {"port": 80, "name": "http", "targetPort": "web", "appProtocol": "kubernetes.io/h2c"},
+                {"port": 81},
+                {"port": 99999},
+            ]},
+        });
+        let spec = ServiceSpec::from(&serde_json::from_value::<Service>(service).unwrap());
+        let port = |name: &str, number, app_protocol: Option<&str>| ServicePort {
+            name: name.to_owned(),
+            number,
+            app_protocol: app_protocol.map(str::to_owned),
+        };
+        assert_eq!(spec.ports, [port("http", 80, Some("kubernetes.io/h2c")), port("", 81, None)]);
+        assert!(!spec.is_external);
+    }
+}

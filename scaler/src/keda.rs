@@ -1,0 +1,176 @@
+//! KEDA's external scaler.
+//!
+//! Unary calls answer from memory: KEDA holds a lock while it waits. Streams never end with an error: KEDA would
+//! back off for up to a minute, and forget to come back sooner for the rest of its life.
+
+mod pulse;
+mod stream;
+mod subject;
+
+pub use stream::{StreamState, Streams};
+
+use crate::{
+    hub::{Hub, Phase},
+    index::{Entry, Metrics},
+    ledger::Route,
+};
+use futures::{Stream, StreamExt};
+use sluice_core::{
+    metric::{as_integer, concurrency_name, http_scaled_object_name, rate_name},
+    route::Kind,
+};
+use sluice_proto::keda::{
+    GetMetricSpecResponse, GetMetricsRequest, GetMetricsResponse, IsActiveResponse, MetricSpec, MetricValue,
+    ScaledObjectRef,
+    external_scaler_server::{ExternalScaler, ExternalScalerServer},
+};
+use std::{pin::Pin, sync::Arc};
+use subject::Subject;
+use tonic::{Request, Response, Status};
+
+/// KEDA's references are small: a name and a trigger's metadata.
+const MAX_MESSAGE: usize = 256 * 1024;
+
+/// The service.
+#[derive(Clone, Debug)]
+pub struct KedaService {
+    hub: Arc<Hub>,
+}
+
+/// A metric of an object.
+#[derive(Clone, Debug, PartialEq)]
+struct Metric {
+    name: String,
+    target: u32,
+    of: Value,
+}
+
+/// What a metric is the value of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Value {
+    Concurrency,
+    Rate,
+}
+
+// === impl KedaService ===
+
+impl KedaService {
+    /// The service, ready to be served.
+    pub fn server(hub: Arc<Hub>) -> ExternalScalerServer<Self> {
+        ExternalScalerServer::new(Self { hub }).max_decoding_message_size(MAX_MESSAGE)
+    }
+
+    /// The object that KEDA asks about, with its metrics.
+    fn find(&self, reference: Option<&ScaledObjectRef>) -> Result<(Subject, Vec<Metric>), Status> {
+        let reference = reference.ok_or_else(|| Status::invalid_argument("scaledObjectRef is missing"))?;
+        let subject =
+            Subject::read(reference).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        match metrics(&self.hub, &subject) {
+            Some(metrics) => Ok((subject, metrics)),
+            None if self.hub.phase() == Phase::Starting => {
+                Err(Status::unavailable("objects are still being read; ask again"))
+            }
+            None => Err(Status::not_found(format!(
+                "{subject} is not known; create it, or correct the trigger's metadata of ScaledObject {}/{}",
+                reference.namespace, reference.name
+            ))),
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl ExternalScaler for KedaService {
+    type StreamIsActiveStream = Pin<Box<dyn Stream<Item = Result<IsActiveResponse, Status>> + Send>>;
+    type StreamMetricSpecStream = Pin<Box<dyn Stream<Item = Result<GetMetricSpecResponse, Status>> + Send>>;
+
+    async fn is_active(
+        &self,
+        request: Request<ScaledObjectRef>,
+    ) -> Result<Response<IsActiveResponse>, Status> {
+        let (subject, _) = self.find(Some(request.get_ref()))?;
+        let now = self.hub.clock.now();
+        let result = subject.routes(&self.hub).iter().any(|route| route.look(now).is_active);
+        Ok(Response::new(IsActiveResponse { result }))
+    }
+
+    async fn stream_is_active(
+        &self,
+        request: Request<ScaledObjectRef>,
+    ) -> Result<Response<Self::StreamIsActiveStream>, Status> {
+        let reference = request.into_inner();
+        let subject =
+            Subject::read(&reference).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let told = stream::activity(Arc::clone(&self.hub), &reference, subject);
+        Ok(Response::new(Box::pin(told.map(|result| Ok(IsActiveResponse { result })))))
+    }
+
+    async fn get_metric_spec(
+        &self,
+        request: Request<ScaledObjectRef>,
+    ) -> Result<Response<GetMetricSpecResponse>, Status> {
+        let (_, metrics) = self.find(Some(request.get_ref()))?;
+        Ok(Response::new(specs(&metrics)))
+    }
+
+    async fn get_metrics(
+        &self,
+        request: Request<GetMetricsRequest>,
+    ) -> Result<Response<GetMetricsResponse>, Status> {
+        let GetMetricsRequest { scaled_object_ref, metric_name } = request.into_inner();
+        let (subject, metrics) = self.find(scaled_object_ref.as_ref())?;
+        let routes = subject.routes(&self.hub);
+        let now = self.hub.clock.now();
+        let asked = metrics.into_iter().filter(|metric| metric_name.is_empty() || metric.name == metric_name);
+        let values = asked.map(|metric| {
+            let value = |route: &Arc<Route>| match metric.of {
+                Value::Concurrency => route.concurrency(now),
+                Value::Rate => route.rate(now),
+            };
+            let value = routes.iter().map(value).sum();
+            MetricValue {
+                metric_name: metric.name,
+                metric_value: as_integer(value),
+                metric_value_float: value,
+            }
+        });
+        Ok(Response::new(GetMetricsResponse { metric_values: values.collect() }))
+    }
+
+    async fn stream_metric_spec(
+        &self,
+        request: Request<ScaledObjectRef>,
+    ) -> Result<Response<Self::StreamMetricSpecStream>, Status> {
+        let reference = request.into_inner();
+        let subject =
+            Subject::read(&reference).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let told = stream::metric_specs(Arc::clone(&self.hub), subject);
+        Ok(Response::new(Box::pin(told.map(|metrics| Ok(specs(&metrics))))))
+    }
+}
+
+/// The metrics of an object; `None` if it is not known, or nothing can be made of it.
+fn metrics(hub: &Hub, subject: &Subject) -> Option<Vec<Metric>> {
+    let index = hub.index();
+    let Metrics { concurrency, rate } = index
+        .get(subject.kind, &subject.namespace, &subject.name)
+        .and_then(|Entry { spec, .. }| Some(spec.as_ref()?.metrics))?;
+    let name = |of| match (subject.kind, of) {
+        // It has one metric, whichever that is.
+        (Kind::HttpScaledObject, _) => http_scaled_object_name(&subject.namespace, &subject.name),
+        (Kind::InterceptorRoute, Value::Concurrency) => concurrency_name(&subject.name),
+        (Kind::InterceptorRoute, Value::Rate) => rate_name(&subject.name),
+    };
+    let concurrency = concurrency.map(|target| (Value::Concurrency, target));
+    let rate = rate.map(|rate| (Value::Rate, rate.target));
+    let metrics = concurrency.into_iter().chain(rate);
+    Some(metrics.map(|(of, target)| Metric { name: name(of), target, of }).collect())
+}
+
+fn specs(metrics: &[Metric]) -> GetMetricSpecResponse {
+    let specs = metrics.iter().map(|metric| MetricSpec {
+        metric_name: metric.name.clone(),
+        target_size: metric.target.into(),
+        target_size_float: metric.target.into(),
+    });
+    GetMetricSpecResponse { metric_specs: specs.collect() }
+}

@@ -1,0 +1,250 @@
+//! One worker, over all of its streams.
+
+use super::{Ledger, last::Last, route::Route};
+use sluice_core::{route::RouteId, time::Instant};
+use sluice_proto::link;
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
+    time::Duration,
+};
+use tokio::sync::watch;
+
+/// How many routes a worker may name: far more than an Envoy takes as clusters.
+const MAX_ROUTES: usize = 131_072;
+/// How many of them may be unknown here. Not none: another replica may have told the worker of a route before this
+/// one knows it, and the requests that wait for it must not be missed.
+const MAX_UNKNOWN_ROUTES: usize = 4_096;
+
+/// A worker's name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WorkerId {
+    /// Its Envoy's node id.
+    pub gateway: String,
+    /// What it drew when it started.
+    pub instance: u64,
+}
+
+/// What is known of a worker, for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WorkerState {
+    /// Its name.
+    pub id: WorkerId,
+    /// Its filter's version.
+    pub filter_version: String,
+    /// Whether it has a stream now.
+    pub is_connected: bool,
+    /// How long ago it reported; `None`: never.
+    pub last_report: Option<Duration>,
+    /// How many routes it has named.
+    pub routes: usize,
+    /// How many requests it has under way.
+    pub in_flight: u64,
+    /// How many of them wait.
+    pub held: u64,
+}
+
+/// A worker's place while one of its streams lasts.
+#[derive(Clone, Debug)]
+pub struct Seat {
+    session: Arc<Session>,
+    stream: u64,
+    over: watch::Receiver<u64>,
+}
+
+/// A newer stream of the same worker is there: this one's word counts no more.
+#[derive(Debug, thiserror::Error)]
+#[error("a newer stream of this worker is open")]
+pub struct Superseded(());
+
+#[derive(Debug)]
+pub(super) struct Session {
+    id: WorkerId,
+    state: Mutex<State>,
+    /// The number of the newest stream.
+    newest: watch::Sender<u64>,
+}
+
+pub(super) struct Join {
+    pub(super) stream: u64,
+    pub(super) over: watch::Receiver<u64>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// The newest stream's number.
+    stream: u64,
+    is_connected: bool,
+    filter_version: String,
+    reported: Option<Instant>,
+    routes: HashMap<RouteId, Line>,
+    unknown: usize,
+    /// Counts the reports, to tell which routes one of them named.
+    reports: u64,
+}
+
+/// A route, as this worker sees it.
+#[derive(Debug)]
+struct Line {
+    route: Arc<Route>,
+    last: Last,
+    /// The last report that named it.
+    report: u64,
+}
+
+// === impl Seat ===
+
+impl Seat {
+    pub(super) fn new(session: Arc<Session>, stream: u64, over: watch::Receiver<u64>) -> Self {
+        Self { session, stream, over }
+    }
+
+    pub(super) fn session(&self) -> &Session {
+        &self.session
+    }
+
+    pub(super) fn stream(&self) -> u64 {
+        self.stream
+    }
+
+    /// Returns once a newer stream of the same worker is there.
+    pub async fn superseded(&mut self) -> Superseded {
+        let stream = self.stream;
+        // The sender lives as long as the session that is held here.
+        let _ = self.over.wait_for(|newest| *newest != stream).await;
+        Superseded(())
+    }
+
+    /// The worker reports.
+    ///
+    /// # Errors
+    /// If a newer stream of the same worker is there.
+    pub fn report(&self, ledger: &Ledger, now: Instant, report: &link::Report) -> Result<(), Superseded> {
+        let mut state = self.session.lock();
+        if state.stream != self.stream {
+            return Err(Superseded(()));
+        }
+        state.report(ledger, now, report);
+        Ok(())
+    }
+}
+
+// === impl Session ===
+
+impl Session {
+    pub(super) fn new(id: WorkerId) -> Self {
+        Self { id, state: Mutex::default(), newest: watch::Sender::new(0) }
+    }
+
+    pub(super) fn id(&self) -> &WorkerId {
+        &self.id
+    }
+
+    pub(super) fn join(&self, _now: Instant, filter_version: String) -> Join {
+        let mut state = self.lock();
+        state.stream += 1;
+        state.is_connected = true;
+        state.filter_version = filter_version;
+        self.newest.send_replace(state.stream);
+        Join { stream: state.stream, over: self.newest.subscribe() }
+    }
+
+    pub(super) fn leave(&self, _now: Instant, stream: u64) -> bool {
+        let mut state = self.lock();
+        let is_newest = state.stream == stream;
+        if is_newest {
+            state.is_connected = false;
+        }
+        is_newest
+    }
+
+    /// Whether nothing has come after that stream.
+    pub(super) fn is_vacant(&self, stream: u64) -> bool {
+        let state = self.lock();
+        state.stream == stream && !state.is_connected
+    }
+
+    /// Takes everything that it has under way out of the routes.
+    pub(super) fn clear(&self, now: Instant) {
+        for (_, mut line) in self.lock().routes.drain() {
+            line.end(now);
+        }
+    }
+
+    /// Forgets routes that no object stands for and that have nothing under way.
+    pub(super) fn tidy(&self) {
+        let mut state = self.lock();
+        state.routes.retain(|_, line| line.last.in_flight > 0 || line.route.is_known());
+        state.unknown = state.routes.values().filter(|line| !line.route.is_known()).count();
+    }
+
+    pub(super) fn state(&self, now: Instant) -> WorkerState {
+        let state = self.lock();
+        let sum =
+            |gauge: fn(&Last) -> u32| state.routes.values().map(|line| u64::from(gauge(&line.last))).sum();
+        WorkerState {
+            id: self.id.clone(),
+            filter_version: state.filter_version.clone(),
+            is_connected: state.is_connected,
+            last_report: state.reported.map(|at| now.since(at)),
+            routes: state.routes.len(),
+            in_flight: sum(|last| last.in_flight),
+            held: sum(|last| last.held),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl State ===
+
+impl State {
+    fn report(&mut self, ledger: &Ledger, now: Instant, report: &link::Report) {
+        let is_baseline = self.reported.is_none();
+        self.reported = Some(now);
+        self.reports += 1;
+        for said in &report.routes {
+            let id = RouteId(said.route);
+            if !self.routes.contains_key(&id) && !self.admit(ledger, now, id) {
+                ledger.ignored.routes.fetch_add(1, Ordering::Relaxed);
+                continue;
+            }
+            let Some(line) = self.routes.get_mut(&id) else { continue };
+            line.report = self.reports;
+            let news = line.last.update(said, is_baseline, &ledger.ignored);
+            line.route.add(now, &news);
+        }
+        if report.complete {
+            for line in self.routes.values_mut().filter(|line| line.report != self.reports) {
+                line.end(now);
+            }
+        }
+    }
+
+    /// A route that this worker has not named before.
+    fn admit(&mut self, ledger: &Ledger, now: Instant, id: RouteId) -> bool {
+        let known = ledger.find(id).filter(|route| route.is_known());
+        if self.routes.len() >= MAX_ROUTES || (known.is_none() && self.unknown >= MAX_UNKNOWN_ROUTES) {
+            return false;
+        }
+        if known.is_none() {
+            self.unknown += 1;
+        }
+        let route = known.unwrap_or_else(|| ledger.route(now, id));
+        self.routes.insert(id, Line { route, last: Last::default(), report: 0 });
+        true
+    }
+}
+
+// === impl Line ===
+
+impl Line {
+    fn end(&mut self, now: Instant) {
+        if self.last.in_flight > 0 {
+            let news = self.last.end();
+            self.route.add(now, &news);
+        }
+    }
+}

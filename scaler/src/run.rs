@@ -1,0 +1,253 @@
+//! Starts everything, and ends it gracefully.
+
+use crate::{
+    config::Config,
+    http,
+    hub::{Hub, Phase},
+    keda::KedaService,
+    link::LinkService,
+    source::folder,
+};
+use sluice_proto::FILE_DESCRIPTOR_SET;
+use std::{future::Future, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    sync::mpsc,
+};
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::transport::Server;
+use tonic_health::ServingStatus;
+
+/// How often a peer that says nothing is asked whether it is still there, and how long it may take to answer. A
+/// node that vanished ends no connection by itself, and KEDA's client never asks.
+const PING_EVERY: Duration = Duration::from_secs(10);
+/// See [`PING_EVERY`].
+const PING_PATIENCE: Duration = Duration::from_secs(5);
+/// How often what nobody needs any more is freed.
+const TIDY_EVERY: Duration = Duration::from_secs(30);
+/// gRPC health's names for what is no service: the add-on's probes ask for these.
+const LIVENESS: &str = "liveness";
+/// See [`LIVENESS`].
+const READINESS: &str = "readiness";
+
+/// Why the scaler cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// No address to listen on.
+    #[error("cannot listen on {address} ({flag}): {error}")]
+    Listen {
+        /// The flag that chooses it.
+        flag: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// Why not.
+        error: io::Error,
+    },
+    /// The file for the ports.
+    #[error("--ports-file: {}: {error}", path.display())]
+    PortsFile {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        error: io::Error,
+    },
+    /// The process itself: threads, signals.
+    #[error("{0}")]
+    Process(#[from] io::Error),
+    /// The gRPC server.
+    #[error("gRPC: {0}")]
+    Grpc(#[from] tonic::transport::Error),
+    /// The descriptors that reflection answers from.
+    #[error("gRPC reflection: {0}")]
+    Reflection(#[from] tonic_reflection::server::Error),
+}
+
+/// Both listeners, open.
+#[derive(Debug)]
+pub struct Listeners {
+    /// gRPC.
+    pub grpc: TcpListener,
+    /// HTTP.
+    pub http: TcpListener,
+}
+
+/// Runs until SIGTERM or SIGINT, and then to a graceful end. A second signal ends the process at once.
+///
+/// # Errors
+/// If it cannot begin, or the gRPC server fails.
+pub fn run(config: Config) -> Result<(), RunError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let result = runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let listeners = Listeners::open(&config).await?;
+        let mut signalled = async move || {
+            tokio::select! {
+                _ = terminate.recv() => "SIGTERM",
+                _ = interrupt.recv() => "SIGINT",
+            }
+        };
+        let hub = Arc::new(Hub::new(&config));
+        let (stop, stopped) = tokio::sync::oneshot::channel();
+        let watcher = tokio::spawn(async move {
+            tracing::info!(signal = signalled().await, "ending");
+            // The server may have failed in the meantime.
+            let _ = stop.send(());
+            tracing::warn!(signal = signalled().await, "ending at once");
+            std::process::exit(1);
+        });
+        let result = serve(config, hub, listeners, async {
+            // A watcher that is gone has sent no signal: then there is none to wait for.
+            if stopped.await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        })
+        .await;
+        watcher.abort();
+        result
+    });
+    // What still runs is of no use to anybody.
+    runtime.shutdown_background();
+    result
+}
+
+/// Serves on these listeners until `stop`, and then to a graceful end: not ready, the delay, streams ended with OK,
+/// calls finished within the drain timeout.
+///
+/// # Errors
+/// If the gRPC server fails.
+pub async fn serve(
+    config: Config,
+    hub: Arc<Hub>,
+    listeners: Listeners,
+    stop: impl Future<Output = ()>,
+) -> Result<(), RunError> {
+    let (batches, mut batch) = mpsc::channel(16);
+    let source = tokio::spawn(folder::follow(config.folder.clone(), config.namespace.clone(), batches));
+    let taking = {
+        let hub = Arc::clone(&hub);
+        tokio::spawn(async move {
+            while let Some(batch) = batch.recv().await {
+                hub.take(batch);
+            }
+        })
+    };
+    let tidying = {
+        let hub = Arc::clone(&hub);
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(TIDY_EVERY).await;
+                hub.ledger.tidy();
+            }
+        })
+    };
+    let http = tokio::spawn(http::serve(Arc::clone(&hub), listeners.http));
+    let (health, health_server) = tonic_health::server::health_reporter();
+    let health = tokio::spawn(report_health(Arc::clone(&hub), health));
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()?;
+    let draining = {
+        let hub = Arc::clone(&hub);
+        async move { hub.draining().await }
+    };
+    let grpc = Server::builder()
+        .http2_keepalive_interval(Some(PING_EVERY))
+        .http2_keepalive_timeout(Some(PING_PATIENCE))
+        .tcp_nodelay(true)
+        .add_service(LinkService::server(Arc::clone(&hub)))
+        .add_service(KedaService::server(Arc::clone(&hub)))
+        .add_service(health_server)
+        .add_service(reflection)
+        .serve_with_incoming_shutdown(TcpListenerStream::new(listeners.grpc), draining);
+    tokio::pin!(grpc);
+
+    let ended = tokio::select! {
+        result = &mut grpc => Some(result),
+        () = stop => None,
+    };
+    let result = match ended {
+        Some(result) => result,
+        None => {
+            hub.advance(Phase::Leaving);
+            tracing::info!(delay = ?config.shutdown_delay, "not ready any more, going on for the delay");
+            let delay = tokio::time::sleep(config.shutdown_delay);
+            let early = tokio::select! {
+                result = &mut grpc => Some(result),
+                () = delay => None,
+            };
+            hub.advance(Phase::Draining);
+            match (early, config.drain_timeout) {
+                (Some(result), _) => result,
+                (None, None) => grpc.await,
+                (None, Some(timeout)) => tokio::time::timeout(timeout, grpc).await.unwrap_or_else(|_| {
+                    tracing::warn!(?timeout, "calls did not end in time, ending without them");
+                    Ok(())
+                }),
+            }
+        }
+    };
+    for task in [source, taking, tidying, http, health] {
+        task.abort();
+    }
+    tracing::info!("ended");
+    Ok(result?)
+}
+
+/// Keeps gRPC health at what the phase says.
+async fn report_health(hub: Arc<Hub>, health: tonic_health::server::HealthReporter) {
+    let mut phases = hub.phases();
+    health.set_service_status(LIVENESS, ServingStatus::Serving).await;
+    loop {
+        let status = match *phases.borrow_and_update() {
+            Phase::Ready => ServingStatus::Serving,
+            Phase::Starting | Phase::Leaving | Phase::Draining => ServingStatus::NotServing,
+        };
+        health.set_service_status("", status).await;
+        health.set_service_status(READINESS, status).await;
+        for service in [KEDA_SERVICE, LINK_SERVICE] {
+            health.set_service_status(service, status).await;
+        }
+        if phases.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+const KEDA_SERVICE: &str = sluice_proto::keda::external_scaler_server::SERVICE_NAME;
+const LINK_SERVICE: &str = sluice_proto::link::link_server::SERVICE_NAME;
+
+// === impl Listeners ===
+
+impl Listeners {
+    /// Opens both, and says where they are if the configuration wants to know.
+    ///
+    /// # Errors
+    /// If an address is taken, or the file cannot be written.
+    pub async fn open(config: &Config) -> Result<Self, RunError> {
+        let open = async |flag, port| {
+            let address = SocketAddr::new(config.bind, port);
+            TcpListener::bind(address).await.map_err(|error| RunError::Listen { flag, address, error })
+        };
+        let listeners = Self {
+            grpc: open("--port", config.grpc_port).await?,
+            http: open("--http-port", config.http_port).await?,
+        };
+        let (grpc, http) = (listeners.grpc.local_addr()?, listeners.http.local_addr()?);
+        tracing::info!(%grpc, %http, "listening");
+        if let Some(path) = &config.ports_file {
+            let ports = serde_json::json!({"grpc": grpc.port(), "http": http.port()}).to_string();
+            write_whole(path, &ports).map_err(|error| RunError::PortsFile { path: path.clone(), error })?;
+        }
+        Ok(listeners)
+    }
+}
+
+/// Writes a file so that a reader finds all of it or nothing.
+fn write_whole(path: &std::path::Path, text: &str) -> io::Result<()> {
+    let beside = path.with_added_extension("new");
+    std::fs::write(&beside, text)?;
+    std::fs::rename(&beside, path)
+}

@@ -1,0 +1,114 @@
+#!/usr/bin/env bash
+# All tests, or one layer of them.
+#
+#   ./test.sh            all layers
+#   ./test.sh unit       formatting, lints, every crate's own tests, the module's size and reproducibility, licences
+#   ./test.sh envoy      the filter and the scaler on the real Envoy
+#
+# The last line is "N passed, N failed, N skipped", over all that ran; the exit status is 0 if nothing failed.
+# Needs what ./demo.sh needs.
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+passed=0 failed=0 skipped=0
+failures=()
+
+say() { printf '\n== %s\n' "$*"; }
+
+# One check that passes, fails, or (exit status 77) says in its last line why it was skipped.
+check() {
+  local name=$1 output code
+  shift
+  say "$name"
+  output=$(mktemp)
+  "$@" 2>&1 | tee "$output"
+  code=${PIPESTATUS[0]}
+  case $code in
+    0) passed=$((passed + 1)) ;;
+    77) skipped=$((skipped + 1)); echo "skipped: $name: $(tail -n 1 "$output")" ;;
+    *) failed=$((failed + 1)); failures+=("$name") ;;
+  esac
+  rm -f "$output"
+  return "$code"
+}
+
+# cargo test: counts the tests themselves. One that cargo could not even build counts as one failure.
+cargo_test() {
+  local name=$1 output code counts
+  shift
+  say "$name"
+  output=$(mktemp)
+  cargo test --locked --no-fail-fast "$@" 2>&1 | tee "$output"
+  code=${PIPESTATUS[0]}
+  counts=$(sed -n 's/^test result: .* \([0-9]*\) passed; \([0-9]*\) failed; \([0-9]*\) ignored.*/\1 \2 \3/p' "$output" |
+    awk '{p += $1; f += $2; i += $3} END {print p + 0, f + 0, i + 0}')
+  read -r p f i <<<"$counts"
+  if [ "$code" != 0 ] && [ "$f" = 0 ]; then f=1; fi
+  passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + i))
+  if [ "$f" != 0 ]; then
+    failures+=("$name")
+    while read -r test; do failures+=("  $test"); done < <(sed -n 's/^test \(.*\) \.\.\. FAILED$/\1/p' "$output")
+  fi
+  rm -f "$output"
+}
+
+need() {
+  command -v "$1" >/dev/null && return
+  echo "test: $1 is missing: $2"
+  failed=$((failed + 1)) failures+=("$1 is missing")
+  return 1
+}
+
+crates() { cargo metadata --locked --no-deps --format-version 1 | python3 -c '
+import json, sys
+print(*sorted(package["name"] for package in json.load(sys.stdin)["packages"]), sep="\n")'; }
+
+# Built together, crates lend each other their dependencies'"'"' features; built alone they cannot.
+each_crate_alone() {
+  local crate
+  for crate in $(crates); do
+    echo "cargo check -p $crate"
+    cargo check --locked --quiet -p "$crate" || return 1
+  done
+}
+
+wasm() { check "the filter's module builds" ./wasm-build.sh; }
+
+layer_unit() {
+  check "formatting" cargo fmt --all --check
+  check "lints" cargo clippy --locked --workspace --all-targets -- -D warnings
+  wasm || return
+  cargo_test "crates" --workspace --exclude sluice-tests
+  cargo_test "the test bed, the repository and the module" -p sluice-tests --lib --bins --test 'repo_*' --test 'wasm_*'
+  check "each crate builds alone" each_crate_alone
+  check "licences, duplicates, sources" tests/deny.sh rules
+  check "advisories" tests/deny.sh advisories
+}
+
+layer_envoy() {
+  wasm || return
+  check "Envoy, every tested line" tests/envoy-install.sh --lines || return
+  check "the scaler, the app and the stand-in build" cargo build --locked -p sluice-scaler -p sluice-tests --bins || return
+  # Two at a time: each has an Envoy and a scaler of its own, and a machine has two cores at least.
+  cargo_test "on the real Envoy" -p sluice-tests --test 'envoy_*' -- --test-threads=2
+}
+
+case ${1-all} in
+  all) layers=(unit envoy) ;;
+  unit | envoy) layers=("$1") ;;
+  -h | --help) sed -n '2,9s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
+  *) echo "test: there is no layer '$1'; there are unit and envoy" >&2; exit 2 ;;
+esac
+
+if need cargo "install rustup (https://rustup.rs)" && need cc "Debian: apt-get install gcc libc6-dev" &&
+  need python3 "Debian: apt-get install python3 python3-pip"; then
+  for layer in "${layers[@]}"; do "layer_$layer"; done
+fi
+
+if [ "${#failures[@]}" -gt 0 ]; then
+  say "failed"
+  printf '%s\n' "${failures[@]}"
+fi
+echo
+echo "$passed passed, $failed failed, $skipped skipped"
+[ "$failed" = 0 ]

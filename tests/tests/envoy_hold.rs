@@ -1,0 +1,202 @@
+//! Counting, holding, waking, releasing: one app behind the real Envoy.
+
+use bytes::Bytes;
+use futures::future::join_all;
+use http_body_util::Full;
+use hyper::Request;
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+use sluice_tests::{
+    bed::Bed,
+    envoy::Upstream,
+    http::{self, Http1, Http2},
+    objects::Target,
+};
+use std::collections::BTreeMap;
+
+const COLD_START: &str = "x-keda-http-cold-start";
+
+#[tokio::test]
+async fn a_request_to_a_sleeping_app_is_held_until_its_cluster_is_usable() {
+    let target = Target::new("app");
+    let bed = Bed::of(std::slice::from_ref(&target)).start().await.unwrap();
+    let held = bed.spawn_get(&target, "/");
+    let route = bed.until_held(&target, 1).await.unwrap();
+    assert!(route.active, "KEDA has to be told of a held request: {route:?}");
+
+    let app = bed.start_app().await.unwrap();
+    // Kubernetes says ready before Envoy has the endpoint: a release now would be a 503.
+    bed.say_ready(&target, &[app.address()]).unwrap();
+    bed.until_route(&target, "the hint ready", |route| route.hint == "ready").await.unwrap();
+    assert_eq!(
+        bed.envoy.stat("wasmcustom.sluice_releases_total").await.unwrap(),
+        0,
+        "the cluster has no endpoint"
+    );
+
+    bed.set_endpoints(&target, &[app.address()]).unwrap();
+    let answer = held.await.unwrap().unwrap();
+    assert_eq!((answer.status.as_u16(), answer.header(COLD_START)), (200, "true"));
+
+    let answer = bed.get(&target, "/").await.unwrap();
+    assert_eq!((answer.status.as_u16(), answer.header(COLD_START)), (200, "false"));
+
+    let route =
+        bed.until_route(&target, "both counted", |route| route.arrivals == 2 && route.in_flight == 0).await;
+    let route = route.unwrap();
+    assert_eq!((route.cold_starts, route.held), (1, 0));
+    assert_eq!(bed.envoy.stat("wasmcustom.sluice_holds_total").await.unwrap(), 1);
+    assert_eq!(bed.envoy.stat("wasmcustom.sluice_releases_total").await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn an_app_that_went_to_sleep_is_held_for_again() {
+    let target = Target::new("app");
+    let bed = Bed::of(std::slice::from_ref(&target)).start().await.unwrap();
+    let app = bed.start_app().await.unwrap();
+    for round in 1..=3 {
+        let held = bed.spawn_get(&target, "/");
+        bed.until_held(&target, 1).await.unwrap();
+        bed.wake(&target, &[app.address()]).unwrap();
+        let answer = held.await.unwrap().unwrap();
+        assert_eq!((answer.status.as_u16(), answer.header(COLD_START)), (200, "true"), "round {round}");
+        bed.sleep(&target).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn an_app_that_is_called_not_ready_is_held_for_even_while_envoy_still_lists_it() {
+    let target = Target::new("app");
+    let bed = Bed::of(std::slice::from_ref(&target)).start().await.unwrap();
+    let app = bed.start_app().await.unwrap();
+    bed.wake(&target, &[app.address()]).unwrap();
+    bed.until_usable(&target, 1).await.unwrap();
+    assert_eq!(bed.get(&target, "/").await.unwrap().status, 200);
+
+    bed.say_ready(&target, &[]).unwrap();
+    bed.until_route(&target, "the hint not ready", |route| route.hint == "notReady").await.unwrap();
+    let held = bed.spawn_get(&target, "/");
+    bed.until_held(&target, 1).await.unwrap();
+    bed.say_ready(&target, &[app.address()]).unwrap();
+    assert_eq!(held.await.unwrap().unwrap().status, 200);
+}
+
+/// Every request has a connection of its own, and each is sent only when Envoy has the one before, so their order
+/// of arrival is known. Envoy talks HTTP/2 to the app over one connection per worker, so a connection at the app
+/// is a worker, and the order on it is the worker's order of release.
+#[tokio::test]
+async fn a_thousand_held_on_two_workers_are_released_in_order_of_arrival() {
+    const REQUESTS: u64 = 1_000;
+    let target = Target::new("app");
+    let bed =
+        Bed::of(std::slice::from_ref(&target)).workers(2).upstream(Upstream::Http2).start().await.unwrap();
+    let mut held = Vec::new();
+    for number in 0..REQUESTS {
+        let mut request = http::get_request(&target.host(), "/").unwrap();
+        request.headers_mut().insert("x-test-id", number.to_string().parse().unwrap());
+        let mut connection = Http1::connect(bed.envoy.address()).await.unwrap();
+        held.push(tokio::spawn(async move { connection.send(request).await }));
+        bed.until_filter_holds(number + 1).await.unwrap();
+    }
+    bed.until_held(&target, REQUESTS).await.unwrap();
+
+    let app = bed.start_app().await.unwrap();
+    bed.wake(&target, &[app.address()]).unwrap();
+    for answer in join_all(held).await {
+        let answer = answer.unwrap().unwrap();
+        assert_eq!((answer.status.as_u16(), answer.header(COLD_START)), (200, "true"));
+    }
+
+    let mut workers: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
+    for request in app.requests().unwrap() {
+        workers.entry(request.connection).or_default().push(request.id.parse().unwrap());
+    }
+    assert_eq!(workers.len(), 2, "one connection per worker, or the order cannot be told");
+    assert_eq!(workers.values().map(Vec::len).sum::<usize>() as u64, REQUESTS);
+    for (connection, order) in &workers {
+        assert!(order.is_sorted(), "connection {connection}: released in the order {order:?}");
+    }
+    bed.until_route(&target, "nothing in flight", |route| route.in_flight == 0 && route.held == 0)
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn an_upload_is_held_and_arrives_whole() {
+    let target = Target::new("app");
+    let bed = Bed::of(std::slice::from_ref(&target)).start().await.unwrap();
+    // Three times what Envoy buffers, and no two MiB alike.
+    let body: Vec<u8> = (0..3 * 1024 * 1024u32).map(|index| (index ^ (index >> 11)) as u8).collect();
+    let body = Bytes::from(body);
+    let hash: String = Sha256::digest(&body).iter().map(|byte| format!("{byte:02x}")).collect();
+
+    let mut http1 = Http1::connect(bed.envoy.address()).await.unwrap();
+    let request =
+        Request::post("/digest").header("host", target.host()).body(Full::new(body.clone())).unwrap();
+    let http1 = tokio::spawn(async move { http1.send(request).await });
+    let http2 = Http2::connect(bed.envoy.address()).await.unwrap();
+    let uri = format!("http://{}/digest", target.host());
+    let request = Request::post(uri).body(Full::new(body.clone())).unwrap();
+    let http2 = tokio::spawn(async move { http2.send(request).await });
+    bed.until_held(&target, 2).await.unwrap();
+
+    let app = bed.start_app().await.unwrap();
+    bed.wake(&target, &[app.address()]).unwrap();
+    for answer in [http1, http2] {
+        let answer = answer.await.unwrap().unwrap();
+        assert_eq!((answer.status.as_u16(), answer.header(COLD_START)), (200, "true"));
+        let digest: Value = answer.json().unwrap();
+        assert_eq!(
+            (digest["length"].as_u64(), digest["sha256"].as_str()),
+            (Some(body.len() as u64), Some(&*hash))
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_while_held_is_gone_from_the_counts() {
+    let target = Target::new("app");
+    let bed = Bed::of(std::slice::from_ref(&target)).start().await.unwrap();
+    let stays = bed.spawn_get(&target, "/stays");
+    let closes = bed.spawn_get(&target, "/closes");
+    let http2 = Http2::connect(bed.envoy.address()).await.unwrap();
+    let request = http::get_request_http2(&target.host(), "/resets").unwrap();
+    let resets = tokio::spawn({
+        let http2 = http2.clone();
+        async move { http2.send(request).await }
+    });
+    bed.until_held(&target, 3).await.unwrap();
+
+    // Its connection closes with the task that owns it.
+    closes.abort();
+    bed.until_route(&target, "two left", |route| (route.held, route.in_flight) == (2, 2)).await.unwrap();
+    // The stream is reset with its request's future; the connection stays.
+    resets.abort();
+    bed.until_route(&target, "one left", |route| (route.held, route.in_flight) == (1, 1)).await.unwrap();
+    assert_eq!(bed.envoy.stat("wasmcustom.sluice_held").await.unwrap(), 1);
+
+    let app = bed.start_app().await.unwrap();
+    bed.wake(&target, &[app.address()]).unwrap();
+    assert_eq!(stays.await.unwrap().unwrap().status, 200);
+    let paths: Vec<String> = app.requests().unwrap().into_iter().map(|request| request.path).collect();
+    assert_eq!(paths, ["/stays"], "who left is not sent to the app");
+    bed.until_route(&target, "none left", |route| (route.held, route.in_flight) == (0, 0)).await.unwrap();
+    drop(http2);
+}
+
+#[tokio::test]
+async fn hosts_of_nobody_pass_and_are_not_counted() {
+    let (target, other) = (Target::new("app"), Target::new("other"));
+    let bed = Bed::of(&[target.clone(), other.clone()]).start().await.unwrap();
+    bed.objects.remove("default-other.yaml").unwrap();
+    sluice_tests::wait::until("the route's end", async || {
+        let state = bed.scalers[0].state().await.map_err(|error| format!("{error:#}"))?;
+        if state.connected(1) == 2 { Ok(()) } else { Err(format!("{:?}", state.gateways)) }
+    })
+    .await
+    .unwrap();
+    // Not held although its cluster has no endpoint: it has no object any more.
+    let answer = bed.get(&other, "/").await.unwrap();
+    assert_eq!((answer.status.as_u16(), answer.header(COLD_START)), (503, ""));
+    assert_eq!(bed.route(&target).await.unwrap().arrivals, 0);
+}
