@@ -1,5 +1,15 @@
 //! The filter natively, against an Envoy that fails on what the ABI does not allow.
 
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test that panics has failed; what may not panic is the filter"
+)]
+
 mod envoy;
 
 use envoy::{Bed, ROOT, reports, route};

@@ -12,7 +12,7 @@ use sluice_proto::FILE_DESCRIPTOR_SET;
 use std::{future::Future, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use tokio::{
     net::TcpListener,
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::mpsc,
 };
 use tokio_stream::wrappers::TcpListenerStream;
@@ -82,19 +82,15 @@ pub fn run(config: Config) -> Result<(), RunError> {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let listeners = Listeners::open(&config).await?;
-        let mut signalled = async move || {
-            tokio::select! {
-                _ = terminate.recv() => "SIGTERM",
-                _ = interrupt.recv() => "SIGINT",
-            }
-        };
         let hub = Arc::new(Hub::new(&config));
         let (stop, stopped) = tokio::sync::oneshot::channel();
         let watcher = tokio::spawn(async move {
-            tracing::info!(signal = signalled().await, "ending");
+            let signal = either(&mut terminate, &mut interrupt).await;
+            tracing::info!(signal, "ending");
             // The server may have failed in the meantime.
             let _ = stop.send(());
-            tracing::warn!(signal = signalled().await, "ending at once");
+            let signal = either(&mut terminate, &mut interrupt).await;
+            tracing::warn!(signal, "ending at once");
             std::process::exit(1);
         });
         let result = serve(config, hub, listeners, async {
@@ -110,6 +106,14 @@ pub fn run(config: Config) -> Result<(), RunError> {
     // What still runs is of no use to anybody.
     runtime.shutdown_background();
     result
+}
+
+/// Waits for a signal; gives its name.
+async fn either(terminate: &mut Signal, interrupt: &mut Signal) -> &'static str {
+    tokio::select! {
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+    }
 }
 
 /// Serves on these listeners until `stop`, and then to a graceful end: not ready, the delay, streams ended with OK,

@@ -53,7 +53,7 @@ impl Collector for Scrape {
             &rows,
             "interceptor_request_concurrency",
             "Requests under way, held ones included",
-            |it| it.in_flight,
+            |it| it.in_flight(),
         )?;
         counter(
             encoder,
@@ -62,7 +62,9 @@ impl Collector for Scrape {
             "Requests answered 503 because a limit on held requests was full",
             |it| it.totals.rejections,
         )?;
-        gauge(encoder, &rows, "sluice_held_requests", "Requests that wait for their app now", |it| it.held)?;
+        gauge(encoder, &rows, "sluice_held_requests", "Requests that wait for their app now", |it| {
+            it.held()
+        })?;
         counter(encoder, &rows, "sluice_requests", "Requests that arrived", |it| it.totals.arrivals)?;
         counter(encoder, &rows, "sluice_cold_starts", "Requests that were held and then released", |it| {
             it.totals.cold_starts

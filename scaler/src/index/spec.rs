@@ -1,7 +1,7 @@
 //! What an HTTPScaledObject or InterceptorRoute asks for, checked.
 
 use super::flaw::Flaw;
-use kube::api::ObjectMeta;
+use kube::core::ObjectMeta;
 use sha2::{Digest, Sha256};
 use sluice_api::{HeaderMatch, HttpScaledObject, InterceptorRoute};
 use sluice_core::{

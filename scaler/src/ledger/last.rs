@@ -20,8 +20,6 @@ pub const DURATION_BUCKETS: usize = DURATION_BUCKETS_MS.len() + 1;
 /// What a worker said last.
 #[derive(Debug, Default)]
 pub(super) struct Last {
-    pub(super) in_flight: u32,
-    pub(super) held: u32,
     arrivals: u64,
     concurrency_us: u64,
     rare: Option<Box<Rare>>,
@@ -42,9 +40,10 @@ pub(super) struct Rare {
 /// What is new.
 #[derive(Debug, Default)]
 pub(super) struct News {
-    /// The difference of the gauges.
-    pub(super) in_flight: i64,
-    pub(super) held: i64,
+    /// What is under way now.
+    pub(super) in_flight: u32,
+    /// How many of them wait.
+    pub(super) held: u32,
     pub(super) arrivals: u64,
     pub(super) concurrency_us: u64,
     pub(super) rare: Option<Box<Rare>>,
@@ -57,10 +56,11 @@ impl Last {
     /// Takes in what the worker says now. With `is_baseline` its counters are where counting begins: they may be
     /// those of a month, and would else look like a burst. What is under way counts at once all the same.
     pub(super) fn update(&mut self, said: &link::RouteCounts, is_baseline: bool, ignored: &Ignored) -> News {
-        let mut news = self.gauge(said.in_flight, said.held.min(said.in_flight));
+        let mut news =
+            News { in_flight: said.in_flight, held: said.held.min(said.in_flight), ..News::default() };
         // The worker forgot the route for a while, and counts from zero again.
         if said.arrivals < self.arrivals {
-            *self = Self { in_flight: self.in_flight, held: self.held, ..Self::default() };
+            *self = Self::default();
         }
         news.arrivals = said.arrivals - self.arrivals;
         news.concurrency_us = said.concurrency_us.saturating_sub(self.concurrency_us);
@@ -85,6 +85,7 @@ impl Last {
                 continue;
             };
             let completion = Completion { method: method(said.method), code };
+            let has_room = self.completions.len() <= MAX_COMPLETIONS;
             match self.completions.iter_mut().find(|(known, _)| *known == completion) {
                 Some((_, last)) => {
                     let new = now.since(last);
@@ -93,7 +94,7 @@ impl Last {
                     }
                     **last = now;
                 }
-                None if self.completions.len() <= MAX_COMPLETIONS => {
+                None if has_room => {
                     news.completions.push((completion, now.clone()));
                     self.completions.push((completion, Box::new(now)));
                 }
@@ -103,22 +104,6 @@ impl Last {
         if is_baseline {
             news = News { in_flight: news.in_flight, held: news.held, ..News::default() };
         }
-        news
-    }
-
-    /// The worker has nothing under way any more.
-    pub(super) fn end(&mut self) -> News {
-        self.gauge(0, 0)
-    }
-
-    fn gauge(&mut self, in_flight: u32, held: u32) -> News {
-        let news = News {
-            in_flight: i64::from(in_flight) - i64::from(self.in_flight),
-            held: i64::from(held) - i64::from(self.held),
-            ..News::default()
-        };
-        self.in_flight = in_flight;
-        self.held = held;
         news
     }
 }

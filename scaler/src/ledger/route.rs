@@ -8,7 +8,7 @@ use super::{
 use sluice_core::{
     count::Completion,
     gate::Hint,
-    metric::{Activity, ConcurrencyWindow, RateSpec, RateWindow},
+    metric::{Activity, ConcurrencyWindow, RateSpec, RateWindow, Share},
     time::Instant,
 };
 use std::{
@@ -32,10 +32,6 @@ pub struct Route {
 /// What was counted.
 #[derive(Clone, Debug)]
 pub struct Tally {
-    /// Requests under way, the held ones included.
-    pub in_flight: u64,
-    /// Requests that wait.
-    pub held: u64,
     /// What only grows.
     pub totals: Totals,
     activity: Activity,
@@ -88,8 +84,6 @@ impl Route {
     pub(super) fn new(now: Instant, activity_window: Duration) -> Self {
         Self {
             tally: Mutex::new(Tally {
-                in_flight: 0,
-                held: 0,
                 totals: Totals::default(),
                 activity: Activity::new(activity_window),
                 concurrency: ConcurrencyWindow::new(now, ConcurrencyWindow::DEFAULT),
@@ -149,9 +143,17 @@ impl Route {
         self.lock().is_known
     }
 
-    /// A worker has said something new.
-    pub(super) fn add(&self, now: Instant, news: &News) {
-        self.change(now, |tally| tally.add(now, news));
+    /// A worker has said something new; `share` is what it had said before.
+    pub(super) fn add(&self, now: Instant, share: &mut Share, news: &News) {
+        self.change(now, |tally| tally.add(now, share, news));
+    }
+
+    /// A worker is gone, or has forgotten the route.
+    pub(super) fn leave(&self, now: Instant, share: Share) {
+        self.change(now, |tally| {
+            tally.concurrency.leave(now, share);
+            tally.activity.observe(now, 0, tally.concurrency.in_flight());
+        });
     }
 
     fn change(&self, now: Instant, change: impl FnOnce(&mut Tally)) {
@@ -173,16 +175,25 @@ impl Route {
 // === impl Tally ===
 
 impl Tally {
-    /// What is known of the target.
-    pub fn current_hint(&self) -> Hint {
-        self.hint
+    /// Requests under way, the held ones included.
+    pub fn in_flight(&self) -> u64 {
+        self.concurrency.in_flight()
+    }
+
+    /// Requests that wait.
+    pub fn held(&self) -> u64 {
+        self.concurrency.held()
+    }
+
+    fn is_waiting(&self) -> bool {
+        self.held() > 0 && is_down(self.hint)
     }
 
     fn look(&self, now: Instant) -> Look {
         Look {
             is_active: self.activity.is_active(now),
             until: self.activity.until(now),
-            is_waiting: self.held > 0 && is_down(self.hint),
+            is_waiting: self.is_waiting(),
             downs: self.downs,
         }
     }
@@ -190,7 +201,7 @@ impl Tally {
     /// What has to change for somebody to be woken. Whether something is under way is part of it: from its end on
     /// there is a time at which activity ends.
     fn edge(&self, now: Instant) -> (bool, bool, bool, u64) {
-        (self.activity.is_active(now), self.held > 0 && is_down(self.hint), self.in_flight > 0, self.downs)
+        (self.activity.is_active(now), self.is_waiting(), self.in_flight() > 0, self.downs)
     }
 
     fn hint(&mut self, hint: Hint) {
@@ -200,11 +211,9 @@ impl Tally {
         self.hint = hint;
     }
 
-    fn add(&mut self, now: Instant, news: &News) {
-        self.in_flight = self.in_flight.saturating_add_signed(news.in_flight);
-        self.held = self.held.saturating_add_signed(news.held);
-        self.activity.observe(now, news.arrivals, self.in_flight);
-        self.concurrency.observe(now, news.concurrency_us, self.in_flight, self.held);
+    fn add(&mut self, now: Instant, share: &mut Share, news: &News) {
+        self.concurrency.observe(now, share, news.concurrency_us, news.in_flight, news.held);
+        self.activity.observe(now, news.arrivals, self.concurrency.in_flight());
         self.rate.add(now, news.arrivals);
         let totals = &mut self.totals;
         totals.arrivals = totals.arrivals.saturating_add(news.arrivals);

@@ -1,7 +1,7 @@
 //! One worker, over all of its streams.
 
 use super::{Ledger, last::Last, route::Route};
-use sluice_core::{route::RouteId, time::Instant};
+use sluice_core::{metric::Share, route::RouteId, time::Instant};
 use sluice_proto::link;
 use std::{
     collections::HashMap,
@@ -88,6 +88,7 @@ struct State {
 struct Line {
     route: Arc<Route>,
     last: Last,
+    share: Share,
     /// The last report that named it.
     report: u64,
 }
@@ -166,30 +167,30 @@ impl Session {
 
     /// Takes everything that it has under way out of the routes.
     pub(super) fn clear(&self, now: Instant) {
-        for (_, mut line) in self.lock().routes.drain() {
-            line.end(now);
+        for (_, line) in self.lock().routes.drain() {
+            line.route.leave(now, line.share);
         }
     }
 
     /// Forgets routes that no object stands for and that have nothing under way.
     pub(super) fn tidy(&self) {
         let mut state = self.lock();
-        state.routes.retain(|_, line| line.last.in_flight > 0 || line.route.is_known());
+        state.routes.retain(|_, line| line.share.in_flight() > 0 || line.route.is_known());
         state.unknown = state.routes.values().filter(|line| !line.route.is_known()).count();
     }
 
     pub(super) fn state(&self, now: Instant) -> WorkerState {
         let state = self.lock();
         let sum =
-            |gauge: fn(&Last) -> u32| state.routes.values().map(|line| u64::from(gauge(&line.last))).sum();
+            |gauge: fn(&Share) -> u32| state.routes.values().map(|line| u64::from(gauge(&line.share))).sum();
         WorkerState {
             id: self.id.clone(),
             filter_version: state.filter_version.clone(),
             is_connected: state.is_connected,
             last_report: state.reported.map(|at| now.since(at)),
             routes: state.routes.len(),
-            in_flight: sum(|last| last.in_flight),
-            held: sum(|last| last.held),
+            in_flight: sum(Share::in_flight),
+            held: sum(Share::held),
         }
     }
 
@@ -214,11 +215,13 @@ impl State {
             let Some(line) = self.routes.get_mut(&id) else { continue };
             line.report = self.reports;
             let news = line.last.update(said, is_baseline, &ledger.ignored);
-            line.route.add(now, &news);
+            line.route.add(now, &mut line.share, &news);
         }
         if report.complete {
-            for line in self.routes.values_mut().filter(|line| line.report != self.reports) {
-                line.end(now);
+            // What it does not name is zero there, its counters too: it has forgotten the route.
+            let current = self.reports;
+            for (_, line) in self.routes.extract_if(|_, line| line.report != current) {
+                line.route.leave(now, line.share);
             }
         }
     }
@@ -233,18 +236,7 @@ impl State {
             self.unknown += 1;
         }
         let route = known.unwrap_or_else(|| ledger.route(now, id));
-        self.routes.insert(id, Line { route, last: Last::default(), report: 0 });
+        self.routes.insert(id, Line { route, last: Last::default(), share: Share::new(now), report: 0 });
         true
-    }
-}
-
-// === impl Line ===
-
-impl Line {
-    fn end(&mut self, now: Instant) {
-        if self.last.in_flight > 0 {
-            let news = self.last.end();
-            self.route.add(now, &news);
-        }
     }
 }
