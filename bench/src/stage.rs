@@ -45,8 +45,12 @@ impl Stage {
     ///
     /// # Errors
     /// If something does not start.
-    pub(crate) async fn warm(bench: &Bench, kinds: &[Kind], workers: u32) -> anyhow::Result<Self> {
-        let cores = Cores::for_workers(workers);
+    pub(crate) async fn warm(
+        bench: &Bench,
+        kinds: &[Kind],
+        workers: u32,
+        cores: Cores,
+    ) -> anyhow::Result<Self> {
         let upstream = Upstream::fast(bench, &cores).await?;
         let mut gateways = Vec::new();
         let mut ways = Vec::new();

@@ -84,14 +84,19 @@ impl Cores {
     /// Cores of their own for a gateway's workers if one is left over for the rest; else nobody is bound. Bound,
     /// the gateway is what limits the throughput, and the scheduler's moods are out of the figures.
     pub(crate) fn for_workers(workers: u32) -> Self {
-        let Ok(allowed) = sched_getaffinity(None) else { return Self { gateway: None, others: None } };
+        let Ok(allowed) = sched_getaffinity(None) else { return Self::shared() };
         let cores: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|core| allowed.is_set(*core)).collect();
         match cores.split_at_checked(workers as usize) {
             Some((gateway, others)) if !others.is_empty() => {
                 Self { gateway: Some(set_of(gateway)), others: Some(set_of(others)) }
             }
-            _ => Self { gateway: None, others: None },
+            _ => Self::shared(),
         }
+    }
+
+    /// Nobody is bound. Right where only one of all processes works at a time.
+    pub(crate) fn shared() -> Self {
+        Self { gateway: None, others: None }
     }
 
     /// Starts a gateway: what `start` makes on this thread has the gateway's cores.

@@ -55,6 +55,7 @@ pub struct Plugin {
     scalers: Vec<Scaler>,
     gateway: String,
     instance: u64,
+    started: Instant,
     cold_start_header: bool,
     /// When the tick that the host was asked for comes.
     tick_at: Option<Instant>,
@@ -121,7 +122,7 @@ impl Plugin {
     pub fn start(root: u32, config: Config, host: &mut impl Host) -> Self {
         let now = host.now();
         let mut gateway = Vec::new();
-        host.property(b"node\0id", &mut gateway);
+        host.property(b"xds\0node\0id", &mut gateway);
         if config.scalers.is_empty() {
             host.log(
                 Level::Warn,
@@ -140,6 +141,7 @@ impl Plugin {
             scalers: config.scalers.into_iter().map(scaler).collect(),
             gateway: String::from_utf8_lossy(&gateway).into_owned(),
             instance: host.random(),
+            started: now,
             cold_start_header: true,
             tick_at: None,
             scratch: Vec::new(),
@@ -425,7 +427,7 @@ impl Plugin {
         let Some(scaler) = self.scalers.get_mut(index) else { return };
         match step {
             Step::Open => {
-                let hello = wire::hello(&self.gateway, self.instance);
+                let hello = wire::hello(&self.gateway, self.instance, now.since(self.started));
                 scaler.stream = host.open_link(scaler.cluster.as_bytes());
                 match scaler.stream {
                     Some(stream) if host.send(stream, &hello) => self.worker.link_opened(now, index),

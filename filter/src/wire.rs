@@ -24,13 +24,14 @@ pub enum RouteError {
     NoCluster,
 }
 
-/// A hello.
-pub fn hello(gateway: &str, instance: u64) -> Vec<u8> {
+/// A hello of a worker that began to count `age` ago.
+pub fn hello(gateway: &str, instance: u64, age: Duration) -> Vec<u8> {
     let hello = link::Hello {
         protocol: PROTOCOL,
         gateway: gateway.to_owned(),
         instance,
         filter_version: env!("CARGO_PKG_VERSION").to_owned(),
+        age_ms: u64::try_from(age.as_millis()).unwrap_or(u64::MAX),
     };
     link::FromWorker { message: Some(link::from_worker::Message::Hello(hello)) }.encode_to_vec()
 }

@@ -4,6 +4,9 @@
 //! since: of a route that changed ten times in between, the last state. One that fell too far behind gets a new
 //! snapshot.
 
+#[cfg(test)]
+mod tests;
+
 use crate::index::{Changes, Published};
 use sluice_core::{
     gate::Hint,
@@ -57,6 +60,8 @@ pub struct News {
     pub removals: Vec<RouteId>,
     /// Routes of which only the hint changed.
     pub hints: Vec<(RouteId, Hint)>,
+    /// How many routes the table has then.
+    pub len: usize,
 }
 
 // === impl Board ===
@@ -133,7 +138,7 @@ impl State {
     fn since(&self, told: u64) -> News {
         let first = self.changes.partition_point(|(version, _)| *version <= told);
         let changed: BTreeSet<RouteId> = self.changes.range(first..).map(|(_, id)| *id).collect();
-        let mut news = News::default();
+        let mut news = News { len: self.rows.len(), ..News::default() };
         for id in changed {
             match self.rows.get(&id) {
                 None => news.removals.push(id),
@@ -146,7 +151,7 @@ impl State {
 
     fn snapshot(&self) -> News {
         let upserts = self.rows.values().map(|row| (Arc::clone(&row.spec), row.hint));
-        News { is_snapshot: true, upserts: upserts.collect(), ..News::default() }
+        News { is_snapshot: true, upserts: upserts.collect(), len: self.rows.len(), ..News::default() }
     }
 }
 

@@ -4,6 +4,8 @@
 //! as good as none: charts set variables that the user has not filled in.
 
 mod args;
+#[cfg(test)]
+mod tests;
 
 pub use args::Args;
 

@@ -9,6 +9,8 @@ mod condition;
 mod endpoints;
 mod flaw;
 mod spec;
+#[cfg(test)]
+mod tests;
 
 pub use cluster::{ClusterTemplate, ClusterTemplateError};
 pub use condition::Condition;

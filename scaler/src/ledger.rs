@@ -11,6 +11,8 @@ mod histogram;
 mod last;
 mod route;
 mod session;
+#[cfg(test)]
+mod tests;
 
 pub use histogram::Buckets;
 pub use route::{Look, Route, Tally, Totals};

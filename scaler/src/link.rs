@@ -114,7 +114,7 @@ async fn serve(
     // Both halves run side by side in one task; whichever ends ends the stream.
     let end = tokio::select! {
         end = receive(&hub, &seat, reports, acks) => end,
-        end = send(&hub, &sender, acked) => end,
+        end = send(&hub, &seat, &sender, acked) => end,
         error = { let mut seat = seat.clone(); async move { seat.superseded().await } } => {
             End::Refused(Status::aborted(error.to_string()))
         }
@@ -181,6 +181,7 @@ async fn receive(
 /// Sends what the worker has to know.
 async fn send(
     hub: &Hub,
+    seat: &Seat,
     sender: &mpsc::Sender<Result<ToWorker, Status>>,
     mut acked: watch::Receiver<u64>,
 ) -> End {
@@ -197,7 +198,7 @@ async fn send(
     let mut told = None;
     versions.mark_changed();
     loop {
-        let messages = tokio::select! {
+        tokio::select! {
             // What is new of readiness is what a held request waits for: it goes before acknowledgements.
             biased;
             changed = versions.changed() => {
@@ -206,19 +207,22 @@ async fn send(
                 }
                 let Some((news, version)) = hub.board.news(told) else { continue };
                 told = Some(version);
-                wire::messages(&news)
+                for message in wire::messages(&news) {
+                    if sender.send(Ok(message)).await.is_err() {
+                        return End::Closed;
+                    }
+                }
+                seat.told(news.len);
             }
             changed = acked.changed() => {
                 if changed.is_err() {
                     return End::Closed;
                 }
                 let sequence = *acked.borrow_and_update();
-                vec![ToWorker { message: Some(to_worker::Message::Ack(link::Ack { sequence })) }]
-            }
-        };
-        for message in messages {
-            if sender.send(Ok(message)).await.is_err() {
-                return End::Closed;
+                let ack = ToWorker { message: Some(to_worker::Message::Ack(link::Ack { sequence })) };
+                if sender.send(Ok(ack)).await.is_err() {
+                    return End::Closed;
+                }
             }
         }
     }

@@ -15,8 +15,7 @@ use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::mpsc,
 };
-use tokio_stream::wrappers::TcpListenerStream;
-use tonic::transport::Server;
+use tonic::transport::{Server, server::TcpIncoming};
 use tonic_health::ServingStatus;
 
 /// How often a peer that says nothing is asked whether it is still there, and how long it may take to answer. A
@@ -157,15 +156,16 @@ pub async fn serve(
         let hub = Arc::clone(&hub);
         async move { hub.draining().await }
     };
+    // Few small messages, each of which somebody waits for: none is to wait for the next one.
+    let incoming = TcpIncoming::from(listeners.grpc).with_nodelay(Some(true));
     let grpc = Server::builder()
         .http2_keepalive_interval(Some(PING_EVERY))
         .http2_keepalive_timeout(Some(PING_PATIENCE))
-        .tcp_nodelay(true)
         .add_service(LinkService::server(Arc::clone(&hub)))
         .add_service(KedaService::server(Arc::clone(&hub)))
         .add_service(health_server)
         .add_service(reflection)
-        .serve_with_incoming_shutdown(TcpListenerStream::new(listeners.grpc), draining);
+        .serve_with_incoming_shutdown(incoming, draining);
     tokio::pin!(grpc);
 
     let ended = tokio::select! {

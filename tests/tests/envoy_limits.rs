@@ -35,9 +35,10 @@ async fn a_hold_that_reaches_the_gateways_deadline_is_answered_504() {
     let answer = bed.get(&target, "/").await.unwrap();
     assert_eq!(answer.status, 504);
     assert!(!answer.text().is_empty(), "a person should be told what happened");
-    let route =
-        bed.until_route(&target, "the deadline counted", |route| route.expirations == 1).await.unwrap();
-    assert_eq!((route.held, route.in_flight, route.cold_starts), (0, 0, 0));
+    let route = bed
+        .until_route(&target, "the deadline counted", |route| (route.expirations, route.in_flight) == (1, 0));
+    let route = route.await.unwrap();
+    assert_eq!((route.held, route.cold_starts), (0, 0));
     assert_eq!(bed.envoy.stat("wasmcustom.sluice_expirations_total").await.unwrap(), 1);
 }
 

@@ -1,7 +1,13 @@
 //! What is used up while nothing goes on.
 
 use super::Part;
-use crate::{bench::Bench, gateway::Kind, report::Report, stage::Stage, system};
+use crate::{
+    bench::Bench,
+    gateway::Kind,
+    report::Report,
+    stage::Stage,
+    system::{self, Cores},
+};
 use std::time::{Duration, Instant};
 
 /// After the last request a worker still reports what it counted, and the scaler's activity window ends later
@@ -10,7 +16,7 @@ const SETTLE: Duration = Duration::from_secs(1);
 
 pub(super) async fn run(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
     let routes = bench.plan.routes;
-    let stage = Stage::warm(bench, &[Kind::Plain, Kind::Sluice { routes }], 2).await?;
+    let stage = Stage::warm(bench, &[Kind::Plain, Kind::Sluice { routes }], 2, Cores::shared()).await?;
     // The one place where time itself is what is wanted.
     tokio::time::sleep(SETTLE).await;
     let measured: Vec<(String, Vec<u32>)> = stage

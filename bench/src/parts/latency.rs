@@ -8,6 +8,7 @@ use crate::{
     gateway::Kind,
     report::{Goal, Report},
     stage::Stage,
+    system::Cores,
 };
 
 /// The percentiles of one way, round by round, in µs.
@@ -18,7 +19,9 @@ struct Percentiles {
 }
 
 pub(super) async fn run(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
-    let stage = Stage::warm(bench, &[Kind::Plain, Kind::Empty, Kind::Sluice { routes: 1 }], 1).await?;
+    let stage =
+        Stage::warm(bench, &[Kind::Plain, Kind::Empty, Kind::Sluice { routes: 1 }], 1, Cores::shared())
+            .await?;
     let stage = stage.and_others(bench);
     let mut ways = vec![Percentiles::default(); stage.ways.len()];
     for round in 0..bench.plan.latency_rounds {

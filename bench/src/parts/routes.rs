@@ -8,13 +8,18 @@ use crate::{
     load::Turn,
     report::{Goal, Report},
     stage::Stage,
-    system,
+    system::{self, Cores},
 };
 
 pub(super) async fn run(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
     let many = bench.plan.routes;
-    let mut stage =
-        Stage::warm(bench, &[Kind::Sluice { routes: 1 }, Kind::Sluice { routes: many }], 1).await?;
+    let mut stage = Stage::warm(
+        bench,
+        &[Kind::Sluice { routes: 1 }, Kind::Sluice { routes: many }],
+        1,
+        Cores::for_workers(1),
+    )
+    .await?;
     for (way, count) in stage.ways.iter_mut().zip([1, many]) {
         way.name = format!("{count} routes");
     }

@@ -11,50 +11,60 @@ use anyhow::{Context as _, ensure};
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::Request;
+use sluice_proto::keda::IsActiveResponse;
 use sluice_tests::{app::App, bed::Bed, clock, eds::EdsFile, http::Http1, keda::Keda, objects::Target};
 use std::{
     collections::HashMap,
     net::SocketAddr,
     time::{Duration, Instant},
 };
+use tonic::Streaming;
 
-/// Between the scaler's word and the endpoint: control planes are slower than the EndpointSlice. A wait of
-/// another length each time, so that no tick is always met at the same point.
+/// How many apps are woken, in turns. Enough of them that one is asleep again when its turn comes; not more,
+/// because Envoy takes an inotify instance for each file of endpoints, and a user has 128 of them.
+const APPS: usize = 32;
+/// How long the scaler calls an app active after its last request: the least that it takes.
+const ACTIVITY_WINDOW: &str = "1s";
+/// Between the scaler's word and the endpoint: control planes are slower than the EndpointSlice. Milliseconds,
+/// another number each time, so that no tick is always met at the same point.
 const LAGS: std::ops::Range<u64> = 5..45;
 
-/// An app asleep, and who listens for it.
+/// An app that sleeps, and who listens for it.
 struct Sleeper {
     target: Target,
     eds: EdsFile,
-    stream: tonic::Streaming<sluice_proto::keda::IsActiveResponse>,
+    stream: Streaming<IsActiveResponse>,
 }
 
 /// The moments of one wake.
 struct Wake {
+    id: String,
     told_ms: f64,
     endpoint_us: u64,
-    id: String,
 }
 
 pub(super) async fn run(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
     let wakes = bench.plan.wakes;
-    // Each app wakes once, so that no wake meets what an earlier one has left behind: a connection, an activity
-    // window, a look.
-    let targets: Vec<Target> = (0..wakes).map(|number| Target::new(&format!("sleeper-{number}"))).collect();
-    let bed = Bed::of(&targets).workers(2).start().await?;
+    let targets: Vec<Target> =
+        (0..wakes.min(APPS)).map(|number| Target::new(&format!("sleeper-{number}"))).collect();
+    let args = ["--activity-window", ACTIVITY_WINDOW];
+    let bed = Bed::of(&targets).workers(2).scaler_args(&args).start().await?;
     let scaler = bed.scalers.first().context("the bed has no scaler")?;
     let app = bed.start_app().await?;
     let mut sleepers = Vec::new();
     for target in targets {
         let eds = bed.eds(&target)?;
-        let mut stream = Keda::new(scaler.grpc(), &target)?.stream_is_active().await?;
-        let first = stream.message().await?.context("the stream of a sleeping app ended")?;
-        ensure!(!first.result, "{} is active before its first request", target.name);
+        let stream = Keda::new(scaler.grpc(), &target)?.stream_is_active().await?;
         sleepers.push(Sleeper { target, eds, stream });
     }
     let mut woken = Vec::new();
-    for (sleeper, lag) in sleepers.iter_mut().zip(LAGS.cycle()) {
-        woken.push(sleeper.wake(&bed, app.address(), Duration::from_millis(lag)).await?);
+    for (number, lag) in (0..wakes).zip(LAGS.cycle()) {
+        let apps = sleepers.len();
+        let sleeper = sleepers.get_mut(number % apps).context("no apps")?;
+        sleeper.until_asleep(&bed).await?;
+        woken.push(sleeper.wake(&bed, number, app.address(), Duration::from_millis(lag)).await?);
+        sleeper.eds.set(&[])?;
+        bed.say_ready(&sleeper.target, &[])?;
     }
     say(report, &woken, &app)
 }
@@ -87,8 +97,23 @@ fn say(report: &mut Report, woken: &[Wake], app: &App) -> anyhow::Result<()> {
 // === impl Sleeper ===
 
 impl Sleeper {
-    async fn wake(&mut self, bed: &Bed, app: SocketAddr, lag: Duration) -> anyhow::Result<Wake> {
-        let id = self.target.name.clone();
+    /// Waits until nobody thinks that the app is awake.
+    async fn until_asleep(&mut self, bed: &Bed) -> anyhow::Result<()> {
+        // The first word on a stream, or the one after the last wake's.
+        while self.stream.message().await?.context("KEDA's stream ended")?.result {}
+        bed.until_usable(&self.target, 0).await?;
+        bed.until_route(&self.target, "the hint `notReady`", |route| route.hint == "notReady").await?;
+        Ok(())
+    }
+
+    async fn wake(
+        &mut self,
+        bed: &Bed,
+        number: usize,
+        app: SocketAddr,
+        lag: Duration,
+    ) -> anyhow::Result<Wake> {
+        let id = format!("wake-{number}");
         let request = Request::get("/").header("host", self.target.host()).header("x-test-id", &id);
         let request = request.body(Full::<Bytes>::default())?;
         // The connection is there before: a handshake is no part of an arrival.
@@ -107,6 +132,6 @@ impl Sleeper {
         let answer = answer.await??;
         ensure!(answer.status == 200, "{id}: answered with {}", answer.status);
         ensure!(answer.header("x-keda-http-cold-start") == "true", "{id}: it was not held");
-        Ok(Wake { told_ms, endpoint_us, id })
+        Ok(Wake { id, told_ms, endpoint_us })
     }
 }

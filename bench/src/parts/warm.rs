@@ -8,12 +8,18 @@ use crate::{
     load::{self, Turn},
     report::{Goal, Report},
     stage::Stage,
+    system::Cores,
 };
 
 pub(super) async fn run(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
     for workers in [1, 2] {
-        let stage =
-            Stage::warm(bench, &[Kind::Plain, Kind::Empty, Kind::Sluice { routes: 1 }], workers).await?;
+        let stage = Stage::warm(
+            bench,
+            &[Kind::Plain, Kind::Empty, Kind::Sluice { routes: 1 }],
+            workers,
+            Cores::for_workers(workers),
+        )
+        .await?;
         let stage = stage.and_others(bench);
         let turns = take_turns(bench, &stage).await?;
         say(report, workers, &stage, &turns);

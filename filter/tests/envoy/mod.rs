@@ -104,7 +104,7 @@ impl Host for Envoy {
 
     fn property(&mut self, path: &[u8], value: &mut Vec<u8>) -> bool {
         match path {
-            b"node\0id" => value.extend_from_slice(b"gateway-1"),
+            b"xds\0node\0id" => value.extend_from_slice(b"gateway-1"),
             b"xds\0cluster_name" => {
                 let cluster = self.request("cluster").cluster.clone();
                 value.extend_from_slice(&cluster);

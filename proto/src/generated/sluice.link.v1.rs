@@ -30,6 +30,10 @@ pub struct Hello {
     /// The filter's version, for people.
     #[prost(string, tag = "4")]
     pub filter_version: ::prost::alloc::string::String,
+    /// How long ago the worker's counters began, in milliseconds. A scaler that meets an old worker for the first
+    /// time takes its counters as a beginning, since they may be those of a month; a young one's are news.
+    #[prost(uint64, tag = "5")]
+    pub age_ms: u64,
 }
 /// What a worker counts. Counts are state, not deltas: each one replaces what was said before for that route.
 #[derive(Clone, PartialEq, ::prost::Message)]

@@ -8,15 +8,27 @@ use std::{net::IpAddr, num::NonZeroU32, path::PathBuf, str::FromStr, time::Durat
 
 /// Sluice's scaler: tells gateways which requests to hold and when to let them go, and KEDA which apps to wake.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "sluice-scaler", version, max_term_width = 110)]
+#[command(name = "sluice-scaler", version, max_term_width = 110, args_override_self = true)]
 pub struct Args {
     /// Read HTTPScaledObjects, InterceptorRoutes, Services and EndpointSlices from the YAML files in this folder
     /// and below, and follow their changes.
-    #[arg(long, value_name = "DIR", env = "SLUICE_CONFIG_DIR")]
-    config_dir: Option<PathBuf>,
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "SLUICE_CONFIG_DIR",
+        default_value = "",
+        hide_default_value = true
+    )]
+    config_dir: String,
 
     /// Use objects of this namespace only. Empty: of all namespaces.
-    #[arg(long, value_name = "NAMESPACE", env = "KEDA_HTTP_WATCH_NAMESPACE", default_value = "")]
+    #[arg(
+        long,
+        value_name = "NAMESPACE",
+        env = "KEDA_HTTP_WATCH_NAMESPACE",
+        default_value = "",
+        hide_default_value = true
+    )]
     watch_namespace: String,
 
     /// Port for gRPC: the gateways' link, KEDA's external scaler, health and reflection. 0: any free port.
@@ -32,8 +44,14 @@ pub struct Args {
     bind: String,
 
     /// Write {"grpc":PORT,"http":PORT} to this file once both listen.
-    #[arg(long, value_name = "FILE", env = "SLUICE_PORTS_FILE")]
-    ports_file: Option<PathBuf>,
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "SLUICE_PORTS_FILE",
+        default_value = "",
+        hide_default_value = true
+    )]
+    ports_file: String,
 
     /// This replica's name, shown by gateways and /debug/state.
     #[arg(long, env = "POD_NAME", default_value = "sluice-scaler")]
@@ -127,8 +145,7 @@ impl Args {
     /// # Errors
     /// The first value that cannot work, by flag and variable.
     pub fn resolve(self) -> Result<Config, ConfigError> {
-        let folder =
-            self.config_dir.filter(|dir| !dir.as_os_str().is_empty()).ok_or(ConfigError::NoSource)?;
+        let folder = path(self.config_dir).ok_or(ConfigError::NoSource)?;
         if let Err(error) = std::fs::read_dir(&folder) {
             return Err(ConfigError::Folder { path: folder, error });
         }
@@ -160,7 +177,7 @@ impl Args {
             bind: typed("--bind", "SLUICE_BIND", &self.bind, "0.0.0.0").parse::<IpAddr>("an IP address")?,
             grpc_port: typed("--port", "KEDA_HTTP_SCALER_PORT", &self.port, "9090").port()?,
             http_port: typed("--http-port", "SLUICE_HTTP_PORT", &self.http_port, "8080").port()?,
-            ports_file: self.ports_file.filter(|file| !file.as_os_str().is_empty()),
+            ports_file: path(self.ports_file),
             name: Some(self.name)
                 .filter(|name| !name.is_empty())
                 .unwrap_or_else(|| "sluice-scaler".to_owned()),
@@ -207,6 +224,10 @@ impl Args {
 }
 
 // === impl Typed ===
+
+fn path(typed: String) -> Option<PathBuf> {
+    Some(typed).filter(|typed| !typed.is_empty()).map(PathBuf::from)
+}
 
 fn typed<'a>(flag: &'static str, env: &'static str, value: &'a str, default: &'static str) -> Typed<'a> {
     Typed { flag, env, value, default }

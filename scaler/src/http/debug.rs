@@ -115,7 +115,7 @@ pub struct Worker {
     pub connected: bool,
     /// How long ago it reported; null: never.
     pub last_report_ms_ago: Option<u64>,
-    /// How many routes it has named.
+    /// How many routes the table has that it was sent.
     pub routes: usize,
     /// Requests that it has under way.
     pub in_flight: u64,

@@ -89,7 +89,7 @@ impl SliceSpec {
 }
 
 /// Where the port of that name can be reached, by all slices of its Service.
-pub fn ready<'a>(slices: impl IntoIterator<Item = &'a SliceSpec>, port: &str) -> BTreeSet<SocketAddr> {
+pub(super) fn ready<'a>(slices: impl IntoIterator<Item = &'a SliceSpec>, port: &str) -> BTreeSet<SocketAddr> {
     slices.into_iter().filter_map(|slice| slice.ready.get(port)).flatten().copied().collect()
 }
 

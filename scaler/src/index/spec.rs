@@ -88,12 +88,9 @@ pub fn kind_name(kind: Kind) -> &'static str {
 }
 
 /// Reads an object: what it asks for, if anything can be made of it, and all that is wrong with it.
-pub trait Read {
+pub(super) trait Read {
     /// Which kind it is.
     const KIND: Kind;
-
-    /// Whose it is.
-    fn meta(&self) -> &ObjectMeta;
 
     /// `None` only if one of the flaws is fatal.
     fn read(&self, flaws: &mut Vec<Flaw>) -> Option<Spec>;
@@ -103,10 +100,6 @@ pub trait Read {
 
 impl Read for HttpScaledObject {
     const KIND: Kind = Kind::HttpScaledObject;
-
-    fn meta(&self) -> &ObjectMeta {
-        &self.metadata
-    }
 
     fn read(&self, flaws: &mut Vec<Flaw>) -> Option<Spec> {
         let spec = &self.spec;
@@ -171,10 +164,6 @@ impl Read for HttpScaledObject {
 
 impl Read for InterceptorRoute {
     const KIND: Kind = Kind::InterceptorRoute;
-
-    fn meta(&self) -> &ObjectMeta {
-        &self.metadata
-    }
 
     fn read(&self, flaws: &mut Vec<Flaw>) -> Option<Spec> {
         let spec = &self.spec;

@@ -1,5 +1,8 @@
 //! KEDA's streams.
 
+#[cfg(test)]
+mod tests;
+
 use super::{
     Metric, metrics,
     pulse::{Beat, Pulse},

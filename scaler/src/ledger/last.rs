@@ -11,11 +11,11 @@ use sluice_proto::link;
 use std::sync::atomic::Ordering;
 
 /// Buckets of each histogram, the one above all bounds included.
-pub const HOLD_BUCKETS: usize = HOLD_BUCKETS_MS.len() + 1;
+pub(super) const HOLD_BUCKETS: usize = HOLD_BUCKETS_MS.len() + 1;
 /// See [`HOLD_BUCKETS`].
-pub const LAG_BUCKETS: usize = LAG_BUCKETS_MS.len() + 1;
+pub(super) const LAG_BUCKETS: usize = LAG_BUCKETS_MS.len() + 1;
 /// See [`HOLD_BUCKETS`].
-pub const DURATION_BUCKETS: usize = DURATION_BUCKETS_MS.len() + 1;
+pub(super) const DURATION_BUCKETS: usize = DURATION_BUCKETS_MS.len() + 1;
 
 /// What a worker said last.
 #[derive(Debug, Default)]

@@ -36,7 +36,7 @@ pub struct WorkerState {
     pub is_connected: bool,
     /// How long ago it reported; `None`: never.
     pub last_report: Option<Duration>,
-    /// How many routes it has named.
+    /// How many routes the table has that it was sent; 0 before.
     pub routes: usize,
     /// How many requests it has under way.
     pub in_flight: u64,
@@ -77,6 +77,8 @@ struct State {
     is_connected: bool,
     filter_version: String,
     reported: Option<Instant>,
+    /// How many routes the table has that it was sent.
+    told: usize,
     routes: HashMap<RouteId, Line>,
     unknown: usize,
     /// Counts the reports, to tell which routes one of them named.
@@ -116,6 +118,14 @@ impl Seat {
         Superseded(())
     }
 
+    /// The worker was sent a table of that many routes.
+    pub fn told(&self, routes: usize) {
+        let mut state = self.session.lock();
+        if state.stream == self.stream {
+            state.told = routes;
+        }
+    }
+
     /// The worker reports.
     ///
     /// # Errors
@@ -145,6 +155,7 @@ impl Session {
         let mut state = self.lock();
         state.stream += 1;
         state.is_connected = true;
+        state.told = 0;
         state.filter_version = filter_version;
         self.newest.send_replace(state.stream);
         Join { stream: state.stream, over: self.newest.subscribe() }
@@ -188,7 +199,7 @@ impl Session {
             filter_version: state.filter_version.clone(),
             is_connected: state.is_connected,
             last_report: state.reported.map(|at| now.since(at)),
-            routes: state.routes.len(),
+            routes: state.told,
             in_flight: sum(Share::in_flight),
             held: sum(Share::held),
         }

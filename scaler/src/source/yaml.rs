@@ -37,6 +37,8 @@ pub(super) fn read(source: &str, text: &str) -> Content {
             max_total_scalar_bytes: 1 << 30,
         },
         with_snippet: false,
+        // A namespace may well be called `n` or `no`.
+        strict_booleans: true,
     };
     match serde_saphyr::from_multiple_with_options::<Value>(text, options) {
         Ok(documents) => {

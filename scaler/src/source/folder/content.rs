@@ -2,7 +2,7 @@
 
 use super::super::{Batch, Event, Object, ObjectRef, Problem, yaml};
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, btree_map::Entry},
     ffi::OsStr,
     fs, io,
     os::unix::fs::MetadataExt,
@@ -167,12 +167,16 @@ impl Folder {
             if self.namespace.as_ref().is_some_and(|only| *only != reference.namespace) {
                 continue;
             }
-            if file.objects.contains_key(&reference) {
-                let message =
-                    format!("{reference} is in this file twice; the first one is used, remove the other");
-                file.problems.push(Problem { source: source.clone(), field: String::new(), message });
-            } else {
-                file.objects.insert(reference, object);
+            match file.objects.entry(reference) {
+                Entry::Vacant(place) => {
+                    place.insert(object);
+                }
+                Entry::Occupied(place) => {
+                    let reference = place.key();
+                    let message =
+                        format!("{reference} is in this file twice; the first one is used, remove the other");
+                    file.problems.push(Problem { source: source.clone(), field: String::new(), message });
+                }
             }
         }
         if let Some(old) = self.files.get(path) {
