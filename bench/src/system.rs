@@ -84,19 +84,23 @@ impl Cores {
     /// Cores of their own for a gateway's workers if one is left over for the rest; else nobody is bound. Bound,
     /// the gateway is what limits the throughput, and the scheduler's moods are out of the figures.
     pub(crate) fn for_workers(workers: u32) -> Self {
-        let Ok(allowed) = sched_getaffinity(None) else { return Self::shared() };
-        let cores: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|core| allowed.is_set(*core)).collect();
-        match cores.split_at_checked(workers as usize) {
+        match allowed().split_at_checked(workers as usize) {
             Some((gateway, others)) if !others.is_empty() => {
                 Self { gateway: Some(set_of(gateway)), others: Some(set_of(others)) }
             }
-            _ => Self::shared(),
+            _ => Self::free(),
         }
     }
 
-    /// Nobody is bound. Right where only one of all processes works at a time.
-    pub(crate) fn shared() -> Self {
+    /// Nobody is bound.
+    pub(crate) fn free() -> Self {
         Self { gateway: None, others: None }
+    }
+
+    /// All on one core: nobody is ever woken on another one, and a closed loop shows work and nothing else.
+    pub(crate) fn one() -> Self {
+        let Some(core) = allowed().first().map(|core| set_of(&[*core])) else { return Self::free() };
+        Self { gateway: Some(core), others: Some(core) }
     }
 
     /// Starts a gateway: what `start` makes on this thread has the gateway's cores.
@@ -108,6 +112,12 @@ impl Cores {
     pub(crate) fn others<T>(&self, start: impl FnOnce() -> T) -> T {
         bound(self.others.as_ref(), start)
     }
+}
+
+/// The cores that this process may use.
+fn allowed() -> Vec<usize> {
+    let Ok(allowed) = sched_getaffinity(None) else { return Vec::new() };
+    (0..CpuSet::MAX_CPU).filter(|core| allowed.is_set(*core)).collect()
 }
 
 fn set_of(cores: &[usize]) -> CpuSet {

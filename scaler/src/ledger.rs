@@ -111,23 +111,27 @@ impl Ledger {
 
     /// A worker has opened a stream. If an older one of the same worker is still there, it is over.
     ///
+    /// What a worker counted before this replica first hears of it may be a month's, and would look like a burst:
+    /// it is where counting begins. With `is_young` it is news. That must be said only of a worker younger than
+    /// the grace: an older one may have been known and expired, and would be counted twice.
+    ///
     /// # Errors
     /// If too many workers are known.
-    pub fn join(&self, now: Instant, id: WorkerId, filter_version: String) -> Result<Seat, TooManyWorkers> {
+    pub fn join(&self, id: WorkerId, filter_version: String, is_young: bool) -> Result<Seat, TooManyWorkers> {
         let mut sessions = self.sessions();
         if sessions.len() >= MAX_WORKERS && !sessions.contains_key(&id) {
             self.ignored.workers.fetch_add(1, Ordering::Relaxed);
             return Err(TooManyWorkers(()));
         }
-        let session = sessions.entry(id.clone()).or_insert_with(|| Arc::new(Session::new(id)));
-        let Join { stream, over } = session.join(now, filter_version);
+        let session = sessions.entry(id.clone()).or_insert_with(|| Arc::new(Session::new(id, is_young)));
+        let Join { stream, over } = session.join(filter_version);
         Ok(Seat::new(Arc::clone(session), stream, over))
     }
 
     /// The worker's stream is over. Gives whether somebody has to call [`Ledger::expire`] after the grace: not if
     /// a newer stream is there.
-    pub fn leave(&self, now: Instant, seat: &Seat) -> bool {
-        seat.session().leave(now, seat.stream())
+    pub fn leave(&self, seat: &Seat) -> bool {
+        seat.session().leave(seat.stream())
     }
 
     /// The grace is over: unless the worker has come back, it is counted no more.

@@ -67,10 +67,11 @@ impl Link for LinkService {
             .map_err(|_| Status::deadline_exceeded("no hello came; say hello first"))??;
         let hello = check(hello)?;
         let id = WorkerId { gateway: hello.gateway, instance: hello.instance };
+        let is_young = Duration::from_millis(hello.age_ms) < self.hub.worker_grace;
         let seat = self
             .hub
             .ledger
-            .join(self.hub.clock.now(), id.clone(), hello.filter_version)
+            .join(id.clone(), hello.filter_version, is_young)
             .map_err(|error| Status::resource_exhausted(error.to_string()))?;
         tracing::info!(gateway = %id.gateway, instance = format_args!("{:x}", id.instance), "worker connected");
         let (sender, receiver) = mpsc::channel(QUEUE);
@@ -120,7 +121,7 @@ async fn serve(
         }
         () = hub.draining() => End::Closed,
     };
-    let has_left = hub.ledger.leave(hub.clock.now(), &seat);
+    let has_left = hub.ledger.leave(&seat);
     let instance = format_args!("{:x}", id.instance).to_string();
     match end {
         End::Closed => tracing::info!(gateway = %id.gateway, instance, "worker gone"),

@@ -10,14 +10,16 @@
 //! - [`standin`]: KEDA and kubelet in small, over public protocols only
 //! - [`http`]: a client that shows what a connection does
 //! - [`bed`]: all of it together, for one test
+//! - [`cluster`]: a real Kubernetes with the real KEDA instead of the stand-ins, in a network of its own
 //! - [`process`], [`logs`], [`wait`], [`paths`], [`clock`]: what the others stand on
 //!
-//! Everything talks over 127.0.0.1, on ports that the system chooses. Whatever is started ends when its value is
+//! Everything but [`cluster`] talks over 127.0.0.1, on ports that the system chooses. Whatever is started ends when its value is
 //! dropped.
 
 pub mod app;
 pub mod bed;
 pub mod clock;
+pub mod cluster;
 pub mod eds;
 pub mod envoy;
 pub mod http;

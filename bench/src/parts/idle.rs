@@ -16,7 +16,7 @@ const SETTLE: Duration = Duration::from_secs(1);
 
 pub(super) async fn run(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
     let routes = bench.plan.routes;
-    let stage = Stage::warm(bench, &[Kind::Plain, Kind::Sluice { routes }], 2, Cores::shared()).await?;
+    let stage = Stage::warm(bench, &[Kind::Plain, Kind::Sluice { routes }], 2, Cores::free()).await?;
     // The one place where time itself is what is wanted.
     tokio::time::sleep(SETTLE).await;
     let measured: Vec<(String, Vec<u32>)> = stage

@@ -23,7 +23,16 @@ pub(super) struct Last {
     arrivals: u64,
     concurrency_us: u64,
     rare: Option<Box<Rare>>,
-    completions: Vec<(Completion, Box<Buckets<DURATION_BUCKETS>>)>,
+    endings: Vec<Ending>,
+}
+
+/// How often and how slowly requests ended one way.
+#[derive(Debug)]
+struct Ending {
+    completion: Completion,
+    /// The lower halves of the counts: between two reports nobody ends four billion requests.
+    counts: [u32; DURATION_BUCKETS],
+    sum_us: u64,
 }
 
 /// What only cold or misled routes have.
@@ -85,26 +94,48 @@ impl Last {
                 continue;
             };
             let completion = Completion { method: method(said.method), code };
-            let has_room = self.completions.len() <= MAX_COMPLETIONS;
-            match self.completions.iter_mut().find(|(known, _)| *known == completion) {
-                Some((_, last)) => {
-                    let new = now.since(last);
-                    if new.count() > 0 {
-                        news.completions.push((completion, new));
-                    }
-                    **last = now;
-                }
+            let has_room = self.endings.len() <= MAX_COMPLETIONS;
+            let known = match self.endings.iter_mut().find(|ending| ending.completion == completion) {
+                Some(known) => known,
                 None if has_room => {
-                    news.completions.push((completion, now.clone()));
-                    self.completions.push((completion, Box::new(now)));
+                    // Most routes end in few ways.
+                    self.endings.reserve_exact(1);
+                    self.endings.push_mut(Ending::new(completion))
                 }
-                None => {}
+                None => continue,
+            };
+            let new = known.update(&now);
+            if new.count() > 0 {
+                news.completions.push((completion, new));
             }
         }
         if is_baseline {
             news = News { in_flight: news.in_flight, held: news.held, ..News::default() };
         }
         news
+    }
+}
+
+// === impl Ending ===
+
+impl Ending {
+    fn new(completion: Completion) -> Self {
+        Self { completion, counts: [0; DURATION_BUCKETS], sum_us: 0 }
+    }
+
+    /// Takes in what is said now; gives what is new.
+    fn update(&mut self, now: &Buckets<DURATION_BUCKETS>) -> Buckets<DURATION_BUCKETS> {
+        let mut new =
+            Buckets { counts: [0; DURATION_BUCKETS], sum_us: now.sum_us.saturating_sub(self.sum_us) };
+        for ((new, now), last) in new.counts.iter_mut().zip(now.counts).zip(&mut self.counts) {
+            let low = now as u32;
+            let more = low.wrapping_sub(*last);
+            // Less than before: it began anew.
+            *new = u64::from(if more > u32::MAX / 2 { low } else { more });
+            *last = low;
+        }
+        self.sum_us = now.sum_us;
+        new
     }
 }
 

@@ -77,6 +77,8 @@ struct State {
     is_connected: bool,
     filter_version: String,
     reported: Option<Instant>,
+    /// What its counters say is news, and not where counting begins.
+    is_news: bool,
     /// How many routes the table has that it was sent.
     told: usize,
     routes: HashMap<RouteId, Line>,
@@ -143,15 +145,16 @@ impl Seat {
 // === impl Session ===
 
 impl Session {
-    pub(super) fn new(id: WorkerId) -> Self {
-        Self { id, state: Mutex::default(), newest: watch::Sender::new(0) }
+    pub(super) fn new(id: WorkerId, is_young: bool) -> Self {
+        let state = State { is_news: is_young, ..State::default() };
+        Self { id, state: Mutex::new(state), newest: watch::Sender::new(0) }
     }
 
     pub(super) fn id(&self) -> &WorkerId {
         &self.id
     }
 
-    pub(super) fn join(&self, _now: Instant, filter_version: String) -> Join {
+    pub(super) fn join(&self, filter_version: String) -> Join {
         let mut state = self.lock();
         state.stream += 1;
         state.is_connected = true;
@@ -161,7 +164,7 @@ impl Session {
         Join { stream: state.stream, over: self.newest.subscribe() }
     }
 
-    pub(super) fn leave(&self, _now: Instant, stream: u64) -> bool {
+    pub(super) fn leave(&self, stream: u64) -> bool {
         let mut state = self.lock();
         let is_newest = state.stream == stream;
         if is_newest {
@@ -214,7 +217,7 @@ impl Session {
 
 impl State {
     fn report(&mut self, ledger: &Ledger, now: Instant, report: &link::Report) {
-        let is_baseline = self.reported.is_none();
+        let is_baseline = !std::mem::replace(&mut self.is_news, true);
         self.reported = Some(now);
         self.reports += 1;
         for said in &report.routes {

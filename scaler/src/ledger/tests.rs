@@ -53,8 +53,8 @@ impl Bed {
         self.ledger.publish(at(ms), &Changes::from([(RouteId(APP), Some(published(APP, hint)))]));
     }
 
-    fn join(&self, ms: u64, instance: u64) -> Seat {
-        self.ledger.join(at(ms), worker(instance), "1.0".to_owned()).unwrap()
+    fn join(&self, instance: u64) -> Seat {
+        self.ledger.join(worker(instance), "1.0".to_owned(), false).unwrap()
     }
 
     fn report(&self, ms: u64, seat: &Seat, complete: bool, routes: Vec<RouteCounts>) {
@@ -79,7 +79,7 @@ impl Bed {
 #[test]
 fn workers_are_added_up() {
     let bed = Bed::new();
-    let (one, two) = (bed.join(0, 1), bed.join(0, 2));
+    let (one, two) = (bed.join(1), bed.join(2));
     bed.report(0, &one, true, vec![]);
     bed.report(0, &two, true, vec![]);
     bed.report(10, &one, false, vec![counts(APP, 3, 2, 5)]);
@@ -94,7 +94,7 @@ fn workers_are_added_up() {
 #[test]
 fn an_unknown_workers_counters_are_a_baseline_and_its_gauges_count_at_once() {
     let bed = Bed::new();
-    let seat = bed.join(0, 1);
+    let seat = bed.join(1);
     let mut said = counts(APP, 2, 1, 1_000_000);
     said.cold_starts = 50;
     bed.report(0, &seat, true, vec![said.clone()]);
@@ -112,9 +112,18 @@ fn an_unknown_workers_counters_are_a_baseline_and_its_gauges_count_at_once() {
 }
 
 #[test]
+fn a_young_workers_counters_are_news() {
+    let bed = Bed::new();
+    let seat = bed.ledger.join(worker(1), "1.0".to_owned(), true).unwrap();
+    bed.report(0, &seat, true, vec![counts(APP, 0, 0, 2)]);
+    assert_eq!(bed.tally().totals.arrivals, 2);
+    assert!(bed.look(0).is_active, "its first request was over before the link was up");
+}
+
+#[test]
 fn a_known_workers_new_route_counts_from_zero() {
     let bed = Bed::new();
-    let seat = bed.join(0, 1);
+    let seat = bed.join(1);
     bed.report(0, &seat, true, vec![]);
     bed.report(1, &seat, false, vec![counts(APP, 0, 0, 1)]);
     assert_eq!(bed.tally().totals.arrivals, 1, "a request shorter than a tick");
@@ -125,11 +134,11 @@ fn a_known_workers_new_route_counts_from_zero() {
 #[test]
 fn a_worker_that_comes_back_goes_on_where_it_was() {
     let bed = Bed::new();
-    let old = bed.join(0, 1);
+    let old = bed.join(1);
     bed.report(0, &old, true, vec![counts(APP, 2, 2, 10)]);
-    assert!(bed.ledger.leave(at(100), &old), "somebody has to expire it");
+    assert!(bed.ledger.leave(&old), "somebody has to expire it");
     assert_eq!(bed.gauges(), (2, 2), "kept for the grace");
-    let new = bed.join(200, 1);
+    let new = bed.join(1);
     bed.ledger.expire(at(10_100), &old);
     assert_eq!(bed.gauges(), (2, 2), "it is back");
     bed.report(300, &new, true, vec![counts(APP, 1, 1, 12)]);
@@ -140,15 +149,15 @@ fn a_worker_that_comes_back_goes_on_where_it_was() {
 #[test]
 fn the_newest_stream_wins_while_the_old_one_still_lives() {
     let bed = Bed::new();
-    let old = bed.join(0, 1);
+    let old = bed.join(1);
     bed.report(0, &old, true, vec![counts(APP, 2, 0, 2)]);
-    let new = bed.join(1, 1);
+    let new = bed.join(1);
     let late = Report { sequence: 2, complete: false, routes: vec![counts(APP, 9, 9, 99)] };
     assert!(old.report(&bed.ledger, at(2), &late).is_err());
     assert_eq!(bed.gauges(), (2, 0));
     bed.report(3, &new, true, vec![counts(APP, 1, 0, 3)]);
     assert_eq!(bed.gauges(), (1, 0));
-    assert!(!bed.ledger.leave(at(4), &old), "the newer one is there");
+    assert!(!bed.ledger.leave(&old), "the newer one is there");
     bed.ledger.expire(at(5), &old);
     assert_eq!(bed.gauges(), (1, 0));
 }
@@ -156,16 +165,16 @@ fn the_newest_stream_wins_while_the_old_one_still_lives() {
 #[test]
 fn a_worker_that_stays_away_is_taken_out_and_comes_back_as_a_stranger() {
     let bed = Bed::new();
-    let seat = bed.join(0, 1);
+    let seat = bed.join(1);
     bed.report(0, &seat, true, vec![]);
     bed.report(1, &seat, false, vec![counts(APP, 2, 1, 10)]);
-    bed.ledger.leave(at(100), &seat);
+    bed.ledger.leave(&seat);
     bed.ledger.expire(at(10_100), &seat);
     assert_eq!(bed.gauges(), (0, 0));
     assert!(bed.ledger.workers(at(10_100)).is_empty());
     assert!(bed.look(40_099).is_active, "it was busy until it was taken out");
     assert!(!bed.look(40_100).is_active);
-    let seat = bed.join(50_000, 1);
+    let seat = bed.join(1);
     bed.report(50_000, &seat, true, vec![counts(APP, 2, 1, 500)]);
     assert_eq!(bed.gauges(), (2, 1));
     assert_eq!(bed.tally().totals.arrivals, 10, "what was meanwhile is not counted as now");
@@ -174,12 +183,12 @@ fn a_worker_that_stays_away_is_taken_out_and_comes_back_as_a_stranger() {
 #[test]
 fn what_a_complete_report_leaves_out_is_zero_there() {
     let bed = Bed::new();
-    let seat = bed.join(0, 1);
+    let seat = bed.join(1);
     bed.report(0, &seat, true, vec![]);
     bed.report(1, &seat, false, vec![counts(APP, 2, 1, 10)]);
     bed.report(2, &seat, false, vec![]);
     assert_eq!(bed.gauges(), (2, 1), "an incomplete one says nothing by it");
-    let seat = bed.join(3, 1);
+    let seat = bed.join(1);
     bed.report(4, &seat, true, vec![]);
     assert_eq!(bed.gauges(), (0, 0));
     bed.report(5, &seat, false, vec![counts(APP, 0, 0, 10)]);
@@ -189,7 +198,7 @@ fn what_a_complete_report_leaves_out_is_zero_there() {
 #[test]
 fn a_worker_that_forgot_the_route_counts_from_zero_again() {
     let bed = Bed::new();
-    let seat = bed.join(0, 1);
+    let seat = bed.join(1);
     bed.report(0, &seat, true, vec![counts(APP, 0, 0, 100)]);
     let mut said = counts(APP, 0, 0, 3);
     said.cold_starts = 2;
@@ -201,7 +210,7 @@ fn a_worker_that_forgot_the_route_counts_from_zero_again() {
 #[test]
 fn histograms_and_completions_are_added_up_by_what_is_new() {
     let bed = Bed::new();
-    let seat = bed.join(0, 1);
+    let seat = bed.join(1);
     bed.report(0, &seat, true, vec![]);
     let mut said = counts(APP, 0, 0, 1);
     said.hold_buckets = vec![0; HOLD_BUCKETS_MS.len() + 1];
@@ -238,7 +247,7 @@ fn histograms_and_completions_are_added_up_by_what_is_new() {
 #[test]
 fn a_histogram_of_another_version_is_left_out_and_counted() {
     let bed = Bed::new();
-    let seat = bed.join(0, 1);
+    let seat = bed.join(1);
     bed.report(0, &seat, true, vec![]);
     let mut said = counts(APP, 0, 0, 1);
     said.hold_buckets = vec![1, 2, 3];
@@ -251,7 +260,7 @@ fn a_histogram_of_another_version_is_left_out_and_counted() {
 #[test]
 fn a_route_that_is_not_known_yet_is_counted_for_when_it_is() {
     let bed = Bed::new();
-    let seat = bed.join(0, 1);
+    let seat = bed.join(1);
     bed.report(0, &seat, true, vec![counts(77, 1, 1, 1)]);
     bed.ledger.tidy();
     bed.ledger.publish(at(1), &Changes::from([(RouteId(77), Some(published(77, Hint::NotReady)))]));
@@ -262,7 +271,7 @@ fn a_route_that_is_not_known_yet_is_counted_for_when_it_is() {
 #[test]
 fn unknown_routes_are_bounded_and_what_is_past_the_bound_is_counted() {
     let bed = Bed::new();
-    let seat = bed.join(0, 1);
+    let seat = bed.join(1);
     let unknown = (100..100 + 5_000).map(|id| counts(id, 1, 0, 1)).collect();
     bed.report(0, &seat, true, unknown);
     assert_eq!(bed.ledger.ignored.routes.load(Ordering::Relaxed), 5_000 - 4_096);
@@ -274,23 +283,23 @@ fn unknown_routes_are_bounded_and_what_is_past_the_bound_is_counted() {
 fn workers_are_bounded() {
     let ledger = Ledger::new(WINDOW);
     for instance in 0..MAX_WORKERS as u64 {
-        ledger.join(at(0), worker(instance), String::new()).unwrap();
+        ledger.join(worker(instance), String::new(), false).unwrap();
     }
-    assert!(ledger.join(at(0), worker(u64::MAX), String::new()).is_err());
-    assert!(ledger.join(at(0), worker(5), String::new()).is_ok(), "one that is known comes back");
+    assert!(ledger.join(worker(u64::MAX), String::new(), false).is_err());
+    assert!(ledger.join(worker(5), String::new(), false).is_ok(), "one that is known comes back");
     assert_eq!(ledger.ignored.workers.load(Ordering::Relaxed), 1);
 }
 
 #[test]
 fn what_nobody_needs_is_freed() {
     let bed = Bed::new();
-    let seat = bed.join(0, 1);
+    let seat = bed.join(1);
     bed.report(0, &seat, true, vec![counts(APP, 0, 0, 1), counts(77, 1, 1, 1)]);
     bed.ledger.publish(at(1), &Changes::from([(RouteId(APP), None)]));
     bed.ledger.tidy();
     assert!(bed.ledger.find(RouteId(APP)).is_none());
     assert!(bed.ledger.find(RouteId(77)).is_some(), "something is under way there");
-    bed.ledger.leave(at(2), &seat);
+    bed.ledger.leave(&seat);
     bed.ledger.expire(at(3), &seat);
     bed.ledger.tidy();
     assert!(bed.ledger.find(RouteId(77)).is_none());
@@ -306,7 +315,7 @@ fn a_stream_is_woken_at_edges_and_not_otherwise() {
         edges.mark_unchanged();
         changed
     };
-    let seat = bed.join(0, 1);
+    let seat = bed.join(1);
     bed.report(0, &seat, true, vec![]);
     assert!(!woken());
     bed.report(1, &seat, false, vec![counts(APP, 1, 1, 1)]);
@@ -332,7 +341,7 @@ fn a_stream_is_woken_at_edges_and_not_otherwise() {
 #[test]
 fn a_worker_is_shown_as_it_is() {
     let bed = Bed::new();
-    let seat = bed.join(0, 5);
+    let seat = bed.join(5);
     seat.told(3);
     bed.report(10, &seat, true, vec![counts(APP, 4, 1, 9), counts(77, 1, 0, 1)]);
     let expected = WorkerState {

@@ -195,6 +195,8 @@ pub(crate) fn hello(instance: u64) -> FromWorker {
         gateway: "router~10.0.0.1~gw-1.istio-system".to_owned(),
         instance,
         filter_version: "0.1.0".to_owned(),
+        // An old one, as a scaler that starts meets them.
+        age_ms: 1_000_000_000,
     };
     FromWorker { message: Some(from_worker::Message::Hello(hello)) }
 }

@@ -94,6 +94,21 @@ async fn reports_are_acknowledged_and_counted() {
 }
 
 #[tokio::test]
+async fn what_a_young_worker_counted_before_it_was_heard_is_news() {
+    let bed = Bed::with(&["--worker-grace=10s"]).await;
+    bed.write("app.yaml", APP);
+    bed.until(|state| state["routes"][0]["hint"] == "notReady").await;
+    for (instance, age_ms, arrivals) in [(1, 9_999, 3), (2, 10_000, 3)] {
+        let hello =
+            Hello { protocol: PROTOCOL, gateway: "gw".to_owned(), instance, age_ms, ..Hello::default() };
+        let hello = FromWorker { message: Some(from_worker::Message::Hello(hello)) };
+        let mut worker = Worker::connect(bed.channel().await, hello).await.unwrap();
+        worker.report(vec![counts(0, 0, 3)]).await;
+        assert_eq!(bed.state().await["routes"][0]["arrivals"], arrivals);
+    }
+}
+
+#[tokio::test]
 async fn the_newest_stream_of_a_worker_takes_over_while_the_old_one_lives() {
     let bed = Bed::start().await;
     bed.write("app.yaml", APP);

@@ -24,7 +24,7 @@ impl Bed {
         let config = Args::try_parse_from(args).unwrap().resolve().unwrap();
         let hub = Arc::new(Hub::new(&config));
         let id = WorkerId { gateway: "gw".to_owned(), instance: 1 };
-        let seat = hub.ledger.join(hub.clock.now(), id, String::new()).unwrap();
+        let seat = hub.ledger.join(id, String::new(), false).unwrap();
         let bed = Self { hub, seat, start: tokio::time::Instant::now() };
         bed.report(vec![]);
         bed
