@@ -1,9 +1,13 @@
 #!/usr/bin/env bash
-# All tests, or one layer of them.
+# The tests, or one layer of them.
 #
-#   ./test.sh            all layers
+#   ./test.sh            unit and envoy
 #   ./test.sh unit       formatting, lints, every crate's own tests, the module's size and reproducibility, licences
 #   ./test.sh envoy      the filter and the scaler on the real Envoy
+#   ./test.sh cluster    on a real Kubernetes with the real KEDA
+#
+# The layer cluster runs only when it is named, for now: the first time it builds Kubernetes and KEDA from source,
+# which takes a quarter of an hour and Go. What else it needs is in tests/cluster/README.md.
 #
 # The last line is "N passed, N failed, N skipped", over all that ran; the exit status is 0 if nothing failed.
 # Needs what ./demo.sh needs.
@@ -93,11 +97,21 @@ layer_envoy() {
   cargo_test "on the real Envoy" -p sluice-tests --test 'envoy_*' -- --test-threads=2
 }
 
-case ${1-all} in
-  all) layers=(unit envoy) ;;
-  unit | envoy) layers=("$1") ;;
-  -h | --help) sed -n '2,9s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
-  *) echo "test: there is no layer '$1'; there are unit and envoy" >&2; exit 2 ;;
+# Without root, iproute2 and util-linux the bed itself says what is missing.
+layer_cluster() {
+  # With a cluster of one's own nothing is built, and kubectl is one's own.
+  if [ -z "${SLUICE_TEST_KUBECONFIG-}" ]; then
+    need curl "Debian: apt-get install curl" || return
+    check "Kubernetes and KEDA build" tests/cluster/build.sh || return
+  fi
+  cargo_test "on a real Kubernetes with KEDA" -p sluice-tests --test 'cluster_*'
+}
+
+case ${1-} in
+  "") layers=(unit envoy) ;;
+  unit | envoy | cluster) layers=("$1") ;;
+  -h | --help) sed -n '2,13s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
+  *) echo "test: there is no layer '$1'; there are unit, envoy and cluster" >&2; exit 2 ;;
 esac
 
 if need cargo "install rustup (https://rustup.rs)" && need cc "Debian: apt-get install gcc libc6-dev" &&

@@ -4,8 +4,8 @@ use crate::{
     args::{Args, OtherPath},
     plan::Plan,
 };
-use anyhow::{Context as _, bail};
-use sluice_tests::{envoy, logs::LogDir, paths};
+use anyhow::{Context as _, bail, ensure};
+use sluice_tests::{envoy, http, logs::LogDir, paths};
 use std::{
     net::SocketAddr,
     path::PathBuf,
@@ -55,6 +55,26 @@ impl Bench {
             dirs: AtomicU64::new(0),
             logs: LogDir::at(paths::target().join("bench").join(std::process::id().to_string()))?,
         })
+    }
+
+    /// Asks every other way for an answer, so that none of them is found dead in the middle of a run.
+    ///
+    /// # Errors
+    /// If one does not answer with success; names it.
+    pub(crate) async fn try_others(&self) -> anyhow::Result<()> {
+        for other in &self.others {
+            if self.upstream.is_none() {
+                let name = &other.name;
+                eprintln!(
+                    "bench: --path without --upstream: {name} leads to another app than the gateways here"
+                );
+            }
+            let request = http::get_request(&other.host, &other.path)?;
+            let answer = http::request(other.address, request).await;
+            let answer = answer.with_context(|| format!("--path {}", other.name))?;
+            ensure!(answer.status == 200, "--path {}: it answers with {}", other.name, answer.status);
+        }
+        Ok(())
     }
 
     /// A folder that nobody else has, for the files of `name`.

@@ -26,11 +26,15 @@ pub(crate) enum Kind {
         /// The app's own one among them.
         routes: usize,
     },
+    /// Envoy's own fault filter, which delays every request for longer than anybody looks: what holding costs
+    /// without Wasm.
+    Delay,
 }
 
 /// A running gateway, and its scaler if it has one.
 #[derive(Debug)]
 pub(crate) struct Gateway {
+    kind: Kind,
     process: Process,
     address: SocketAddr,
     admin: SocketAddr,
@@ -50,6 +54,7 @@ impl Kind {
             Self::Plain => "plain",
             Self::Empty => "empty",
             Self::Sluice { .. } => "Sluice",
+            Self::Delay => "Envoy's own delay",
         }
     }
 
@@ -84,12 +89,12 @@ impl Gateway {
         }
         let scaler = match kind {
             Kind::Sluice { .. } => Some(Scaler::start(&objects, cores, &dir).await?),
-            Kind::Plain | Kind::Empty => None,
+            Kind::Plain | Kind::Empty | Kind::Delay => None,
         };
         let eds = EdsFile::create(&dir.join("eds"), &target.cluster())?;
         let bootstrap = bootstrap(bench, kind, &target, scaler.as_ref(), &eds, &dir)?;
         let (process, address, admin) = start_envoy(bench, &bootstrap, workers, cores, &dir).await?;
-        let gateway = Self { process, address, admin, scaler, objects, eds, target, workers };
+        let gateway = Self { kind, process, address, admin, scaler, objects, eds, target, workers };
         if let Some(scaler) = &gateway.scaler {
             scaler.until_linked(gateway.vms(), kind.routes()).await?;
         }
@@ -151,18 +156,18 @@ impl Gateway {
         self.until_stat(&format!("cluster.{}.membership_healthy", self.target.cluster()), 1).await
     }
 
-    /// Waits until so many requests have arrived and not been answered.
+    /// Waits until so many requests wait where this kind of gateway has them wait.
     ///
     /// # Errors
     /// If it does not come to that.
     pub(crate) async fn until_waiting(&self, requests: u64) -> anyhow::Result<()> {
         self.until_stat(&format!("http.{LISTENER}.downstream_rq_active"), requests).await?;
-        match self.scaler {
-            Some(_) => self.until_stat("wasmcustom.sluice_held", requests).await,
-            // Behind a plain gateway every one of them has to be at the app.
-            None => {
-                self.until_stat(&format!("cluster.{}.upstream_rq_active", self.target.cluster()), requests)
-                    .await
+        match self.kind {
+            Kind::Sluice { .. } => self.until_stat("wasmcustom.sluice_held", requests).await,
+            Kind::Delay => self.until_stat(&format!("http.{LISTENER}.fault.active_faults"), requests).await,
+            Kind::Plain | Kind::Empty => {
+                let at_the_app = format!("cluster.{}.upstream_rq_active", self.target.cluster());
+                self.until_stat(&at_the_app, requests).await
             }
         }
     }
@@ -188,7 +193,7 @@ fn bootstrap(
     dir: &Path,
 ) -> anyhow::Result<Value> {
     let filter = match kind {
-        Kind::Plain => None,
+        Kind::Plain | Kind::Delay => None,
         Kind::Empty => Some(Filter { wasm: bench.empty_filter.clone(), config: json!({}) }),
         Kind::Sluice { .. } => Some(Filter {
             wasm: bench.filter.clone(),
@@ -211,12 +216,25 @@ fn bootstrap(
         access_log: dir.join("access.log"),
     };
     let mut bootstrap = config.bootstrap();
-    let manager = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config";
-    let manager = bootstrap.pointer_mut(manager).and_then(Value::as_object_mut);
+    let manager = bootstrap
+        .pointer_mut("/static_resources/listeners/0/filter_chains/0/filters/0/typed_config")
+        .and_then(Value::as_object_mut)
+        .context("the test bed's configuration has no connection manager where the bench looks for it")?;
     manager
-        .and_then(|manager| manager.remove("access_log"))
-        .context("the test bed's configuration has no access log where the bench takes it away")?;
+        .remove("access_log")
+        .context("the test bed's configuration has no access log to be taken away")?;
+    if kind == Kind::Delay {
+        let filters = manager.get_mut("http_filters").and_then(Value::as_array_mut);
+        filters.context("the test bed's configuration has no filters")?.insert(0, delay());
+    }
     Ok(bootstrap)
+}
+
+fn delay() -> Value {
+    json!({"name": "delay", "typed_config": {
+        "@type": "type.googleapis.com/envoy.extensions.filters.http.fault.v3.HTTPFault",
+        "delay": {"fixed_delay": "3600s", "percentage": {"numerator": 100}},
+    }})
 }
 
 async fn start_envoy(

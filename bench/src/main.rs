@@ -31,20 +31,28 @@ use report::Report;
 use sluice_tests::process;
 use std::process::ExitCode;
 
-// Not a worker of the runtime: the kernel ends our children when the thread that started them ends.
+// Everything is started from this very thread: the kernel ends a child when the thread that started it ends.
 #[tokio::main]
-async fn main() -> anyhow::Result<ExitCode> {
+async fn main() -> ExitCode {
     let args = Args::parse();
-    let interrupted = process::asked_to_end()?;
-    tokio::select! {
-        code = run(args) => code,
-        () = interrupted => Ok(ExitCode::from(130)),
-    }
+    let ended = match process::asked_to_end() {
+        Ok(interrupted) => tokio::select! {
+            ended = run(args) => ended,
+            // What a shell says of a program that Ctrl-C has ended.
+            () = interrupted => Ok(ExitCode::from(130)),
+        },
+        Err(error) => Err(error),
+    };
+    ended.unwrap_or_else(|error| {
+        eprintln!("bench: {error:#}");
+        ExitCode::FAILURE
+    })
 }
 
 async fn run(args: Args) -> anyhow::Result<ExitCode> {
     system::raise_open_files();
     let bench = Bench::new(&args)?;
+    bench.try_others().await?;
     let mut report = Report::new(bench.plan.name);
     for part in parts::ALL.into_iter().filter(|part| args.wants(*part)) {
         eprintln!("bench: {part}: {}", part.what());

@@ -7,7 +7,7 @@ use crate::{
     index::{Changes, Defaults, Flaw, Index, kind_name},
     keda::Streams,
     ledger::Ledger,
-    source::{Batch, Problem},
+    source::{Batch, ObjectKind, Problem},
 };
 use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard};
 use tokio::sync::watch;
@@ -32,7 +32,7 @@ pub struct Hub {
     index: RwLock<Index>,
     problems: Mutex<Vec<Problem>>,
     phase: watch::Sender<Phase>,
-    /// Changes whenever an object came, changed or went.
+    /// Changes whenever an HTTPScaledObject or InterceptorRoute came, changed or went.
     objects: watch::Sender<u64>,
 }
 
@@ -83,10 +83,13 @@ impl Hub {
         }
         let mut changes = Changes::new();
         if !batch.events.is_empty() {
+            let has_objects = batch.events.iter().any(|event| event.kind().is_some_and(ObjectKind::is_route));
             let mut index = self.index.write().unwrap_or_else(PoisonError::into_inner);
             index.take(batch.events, &mut changes);
             drop(index);
-            self.objects.send_modify(|version| *version += 1);
+            if has_objects {
+                self.objects.send_modify(|version| *version += 1);
+            }
         }
         self.ledger.publish(self.clock.now(), &changes);
         self.board.publish(&changes, batch.synced);
@@ -124,7 +127,7 @@ impl Hub {
         self.phase.subscribe()
     }
 
-    /// To be woken when an object came, changed or went.
+    /// To be woken when an HTTPScaledObject or InterceptorRoute came, changed or went.
     pub fn objects(&self) -> watch::Receiver<u64> {
         self.objects.subscribe()
     }
@@ -138,6 +141,12 @@ impl Hub {
             }
             is_later
         });
+    }
+
+    /// Returns once objects have been read to the end.
+    pub async fn started(&self) {
+        // The sender lives as long as this.
+        let _ = self.phase.subscribe().wait_for(|phase| *phase != Phase::Starting).await;
     }
 
     /// Returns once calls are to come to their end.

@@ -65,16 +65,24 @@ impl KedaService {
         let reference = reference.ok_or_else(|| Status::invalid_argument("scaledObjectRef is missing"))?;
         let subject =
             Subject::read(reference).map_err(|error| Status::invalid_argument(error.to_string()))?;
-        match metrics(&self.hub, &subject) {
-            Some(metrics) => Ok((subject, metrics)),
-            None if self.hub.phase() == Phase::Starting => {
-                Err(Status::unavailable("objects are still being read; ask again"))
+        if let Some(metrics) = metrics(&self.hub, &subject) {
+            return Ok((subject, metrics));
+        }
+        if self.hub.phase() == Phase::Starting {
+            return Err(Status::unavailable("objects are still being read; ask again"));
+        }
+        let index = self.hub.index();
+        Err(match index.get(subject.kind, &subject.namespace, &subject.name) {
+            Some(entry) => {
+                let flaws: Vec<String> =
+                    entry.flaws.iter().map(|flaw| format!("{} {flaw}", flaw.field())).collect();
+                Status::failed_precondition(format!("{subject} cannot be used: {}", flaws.join("; ")))
             }
-            None => Err(Status::not_found(format!(
+            None => Status::not_found(format!(
                 "{subject} is not known; create it, or correct the trigger's metadata of ScaledObject {}/{}",
                 reference.namespace, reference.name
-            ))),
-        }
+            )),
+        })
     }
 }
 
@@ -173,4 +181,30 @@ fn specs(metrics: &[Metric]) -> GetMetricSpecResponse {
         target_size_float: metric.target.into(),
     });
     GetMetricSpecResponse { metric_specs: specs.collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{config::Args, source::Batch};
+    use clap::Parser;
+    use tonic::Code;
+
+    #[tokio::test]
+    async fn before_objects_are_read_nothing_is_known_to_be_missing() {
+        let config = Args::try_parse_from(["sluice-scaler", "--config-dir=/"]).unwrap().resolve().unwrap();
+        let hub = Arc::new(Hub::new(&config));
+        let service = KedaService { hub: Arc::clone(&hub) };
+        let reference = || {
+            Request::new(ScaledObjectRef {
+                scaler_metadata: [("interceptorRoute".to_owned(), "app".to_owned())].into(),
+                ..ScaledObjectRef::default()
+            })
+        };
+        let status = service.get_metric_spec(reference()).await.unwrap_err();
+        assert_eq!(status.code(), Code::Unavailable);
+        hub.take(Batch { synced: true, ..Batch::default() });
+        let status = service.get_metric_spec(reference()).await.unwrap_err();
+        assert_eq!(status.code(), Code::NotFound);
+    }
 }

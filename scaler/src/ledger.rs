@@ -1,6 +1,6 @@
 //! What gateway workers have counted, per worker and added up per route.
 //!
-//! A worker's counts are its state, not deltas, so a [`Session`] keeps what each worker said last, and only the
+//! A worker's counts are its state, not deltas, so a session keeps what each worker said last, and only the
 //! difference goes into the [`Route`]. A worker that reconnects goes on where it was; one that vanished is kept for
 //! a grace and then taken out of the gauges. Nothing is counted twice, and nothing has to arrive for it.
 //!
@@ -156,6 +156,13 @@ impl Ledger {
         }
         let mut routes = self.routes.write().unwrap_or_else(PoisonError::into_inner);
         routes.retain(|_, route| Arc::strong_count(route) > 1 || route.is_known());
+    }
+
+    /// How many workers are connected, and how many are counted.
+    pub fn count_workers(&self) -> (usize, usize) {
+        let sessions = self.sessions();
+        let connected = sessions.values().filter(|session| session.is_connected()).count();
+        (connected, sessions.len())
     }
 
     /// All workers, by gateway and instance.

@@ -122,11 +122,11 @@ async fn serve(
         () = hub.draining() => End::Closed,
     };
     let has_left = hub.ledger.leave(&seat);
-    let instance = format_args!("{:x}", id.instance).to_string();
+    let instance = format!("{:x}", id.instance);
     match end {
-        End::Closed => tracing::info!(gateway = %id.gateway, instance, "worker gone"),
+        End::Closed => tracing::info!(gateway = %id.gateway, %instance, "worker gone"),
         End::Refused(status) => {
-            tracing::warn!(gateway = %id.gateway, instance, %status, "link ended");
+            tracing::warn!(gateway = %id.gateway, %instance, %status, "link ended");
             // It may well be that nobody reads any more.
             let _ = tokio::time::timeout(PATIENCE, sender.send(Err(status))).await;
         }
@@ -146,6 +146,9 @@ async fn receive(
     mut reports: Streaming<FromWorker>,
     acks: watch::Sender<u64>,
 ) -> End {
+    // Before, it could not be told which of the routes that a worker names are none. It waits; and if it takes too
+    // long it comes again.
+    hub.started().await;
     loop {
         let message = match reports.message().await {
             Ok(Some(message)) => message.message,

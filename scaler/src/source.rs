@@ -85,6 +85,11 @@ impl ObjectKind {
     pub const ALL: [Self; 4] =
         [Self::HttpScaledObject, Self::InterceptorRoute, Self::Service, Self::EndpointSlice];
 
+    /// Whether objects of that kind are routes.
+    pub fn is_route(self) -> bool {
+        matches!(self, Self::HttpScaledObject | Self::InterceptorRoute)
+    }
+
     /// As `kind` says it.
     pub fn name(self) -> &'static str {
         match self {
@@ -102,6 +107,18 @@ impl ObjectKind {
             Self::InterceptorRoute => "http.keda.sh/v1beta1",
             Self::Service => "v1",
             Self::EndpointSlice => "discovery.k8s.io/v1",
+        }
+    }
+}
+
+// === impl Event ===
+
+impl Event {
+    /// Which kind of object it is about; `None` where the object has no name.
+    pub fn kind(&self) -> Option<ObjectKind> {
+        match self {
+            Self::Apply(object) => Some(object.reference()?.kind),
+            Self::Delete(reference) => Some(reference.kind),
         }
     }
 }

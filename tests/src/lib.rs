@@ -13,8 +13,8 @@
 //! - [`cluster`]: a real Kubernetes with the real KEDA instead of the stand-ins, in a network of its own
 //! - [`process`], [`logs`], [`wait`], [`paths`], [`clock`]: what the others stand on
 //!
-//! Everything but [`cluster`] talks over 127.0.0.1, on ports that the system chooses. Whatever is started ends when its value is
-//! dropped.
+//! Everything talks over 127.0.0.1, on ports that the system chooses, and inside the cluster on addresses of its own
+//! network. Whatever is started ends when its value is dropped.
 
 pub mod app;
 pub mod bed;

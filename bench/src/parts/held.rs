@@ -34,17 +34,22 @@ pub(super) async fn run(bench: &Bench, report: &mut Report) -> anyhow::Result<()
     if system::open_files() < needed {
         bail!("{connections} held connections need {needed} open files: raise the hard limit (ulimit -Hn)");
     }
-    let mut per_request = [Vec::new(), Vec::new()];
+    let kinds = [Kind::Plain, Kind::Delay, Kind::Sluice { routes: 1 }];
+    let mut per_request = kinds.map(|_| Vec::new());
     for _ in 0..bench.plan.held_rounds {
-        for (kind, grown) in [Kind::Plain, Kind::Sluice { routes: 1 }].into_iter().zip(&mut per_request) {
+        for (kind, grown) in kinds.into_iter().zip(&mut per_request) {
             grown.push(growth(bench, kind, connections).await? / 1e3);
         }
     }
-    let [plain, sluice] = per_request;
-    let ratio = ratios(&sluice, &plain);
-    report.rounds(Part::Held, format!("plain, per request ({connections} connections)"), plain, "KB", None);
-    report.rounds(Part::Held, "Sluice, per request", sluice, "KB", None);
-    report.rounds(Part::Held, "memory per held request, Sluice / plain", ratio, "", Some(Goal::AtMost(0.6)));
+    for (kind, grown) in kinds.into_iter().zip(&per_request) {
+        let name = format!("{}, per request ({connections} connections)", kind.name());
+        report.rounds(Part::Held, name, grown.clone(), "KB", None);
+    }
+    let [plain, delay, sluice] = per_request;
+    let goal = Some(Goal::AtMost(0.6));
+    report.rounds(Part::Held, "memory per held request, Sluice / plain", ratios(&sluice, &plain), "", goal);
+    let name = "memory per held request, Sluice / Envoy's own delay";
+    report.rounds(Part::Held, name, ratios(&sluice, &delay), "", None);
     at_once(bench, report).await
 }
 

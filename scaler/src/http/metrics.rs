@@ -99,10 +99,9 @@ impl Collector for Scrape {
             &LAG_BUCKETS_MS,
             |it| &it.totals.lags,
         )?;
-        let workers = hub.ledger.workers(hub.clock.now());
-        let streams = workers.iter().filter(|worker| worker.is_connected).count();
+        let (streams, workers) = hub.ledger.count_workers();
         single(encoder, "sluice_link_streams", "Gateway workers that are connected", streams)?;
-        single(encoder, "sluice_link_workers", "Gateway workers that are counted", workers.len())?;
+        single(encoder, "sluice_link_workers", "Gateway workers that are counted", workers)?;
         single(encoder, "sluice_keda_streams", "KEDA's streams that are open", hub.streams.count())?;
         single(encoder, "sluice_routes", "Routes that gateways know", rows.len())?;
         single(

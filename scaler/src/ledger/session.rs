@@ -179,6 +179,10 @@ impl Session {
         state.stream == stream && !state.is_connected
     }
 
+    pub(super) fn is_connected(&self) -> bool {
+        self.lock().is_connected
+    }
+
     /// Takes everything that it has under way out of the routes.
     pub(super) fn clear(&self, now: Instant) {
         for (_, line) in self.lock().routes.drain() {
@@ -190,7 +194,7 @@ impl Session {
     pub(super) fn tidy(&self) {
         let mut state = self.lock();
         state.routes.retain(|_, line| line.share.in_flight() > 0 || line.route.is_known());
-        state.unknown = state.routes.values().filter(|line| !line.route.is_known()).count();
+        state.recount();
     }
 
     pub(super) fn state(&self, now: Instant) -> WorkerState {
@@ -220,6 +224,10 @@ impl State {
         let is_baseline = !std::mem::replace(&mut self.is_news, true);
         self.reported = Some(now);
         self.reports += 1;
+        if self.unknown >= MAX_UNKNOWN_ROUTES {
+            // Some of them may have become known since.
+            self.recount();
+        }
         for said in &report.routes {
             let id = RouteId(said.route);
             if !self.routes.contains_key(&id) && !self.admit(ledger, now, id) {
@@ -238,6 +246,10 @@ impl State {
                 line.route.leave(now, line.share);
             }
         }
+    }
+
+    fn recount(&mut self) {
+        self.unknown = self.routes.values().filter(|line| !line.route.is_known()).count();
     }
 
     /// A route that this worker has not named before.

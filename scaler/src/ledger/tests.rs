@@ -277,6 +277,10 @@ fn unknown_routes_are_bounded_and_what_is_past_the_bound_is_counted() {
     assert_eq!(bed.ledger.ignored.routes.load(Ordering::Relaxed), 5_000 - 4_096);
     bed.report(1, &seat, false, vec![counts(APP, 1, 0, 1)]);
     assert_eq!(bed.gauges(), (1, 0), "known ones are counted all the same");
+    let known = (100..200).map(|id| (RouteId(id), Some(published(id, Hint::NotReady)))).collect();
+    bed.ledger.publish(at(2), &known);
+    bed.report(3, &seat, false, (9_000..9_101).map(|id| counts(id, 1, 0, 1)).collect());
+    assert_eq!(bed.ledger.ignored.routes.load(Ordering::Relaxed), 5_000 - 4_096 + 1, "known ones make room");
 }
 
 #[test]

@@ -83,12 +83,24 @@ fn read_object(place: &Place<'_>, document: Value, content: &mut Content) {
         content.give_up(reference);
         return;
     }
+    let mut unknown = Vec::new();
     let object = match kind {
-        ObjectKind::HttpScaledObject => typed(document).map(|it| Object::HttpScaledObject(Box::new(it))),
-        ObjectKind::InterceptorRoute => typed(document).map(|it| Object::InterceptorRoute(Box::new(it))),
-        ObjectKind::Service => typed(document).map(|it| Object::Service(Box::new(it))),
-        ObjectKind::EndpointSlice => typed(document).map(|it| Object::EndpointSlice(Box::new(it))),
+        ObjectKind::HttpScaledObject => {
+            typed(document, &mut unknown).map(|it| Object::HttpScaledObject(Box::new(it)))
+        }
+        ObjectKind::InterceptorRoute => {
+            typed(document, &mut unknown).map(|it| Object::InterceptorRoute(Box::new(it)))
+        }
+        ObjectKind::Service => typed(document, &mut unknown).map(|it| Object::Service(Box::new(it))),
+        ObjectKind::EndpointSlice => {
+            typed(document, &mut unknown).map(|it| Object::EndpointSlice(Box::new(it)))
+        }
     };
+    let name = reference.as_ref().map_or(kind.name().to_owned(), ToString::to_string);
+    for field in unknown {
+        let message = format!("of {name} is no field of it, and does nothing; correct its name or remove it");
+        content.problems.push(place.problem(&field, message));
+    }
     match object {
         Ok(object) => match object.reference() {
             Some(reference) => content.objects.push((reference, object)),
@@ -99,7 +111,6 @@ fn read_object(place: &Place<'_>, document: Value, content: &mut Content) {
             }
         },
         Err((field, error)) => {
-            let name = reference.as_ref().map_or(kind.name().to_owned(), ToString::to_string);
             let message = format!("of {name}: {error}; what this object said before stays");
             content.problems.push(place.problem(&field, message));
             content.give_up(reference);
@@ -139,12 +150,32 @@ fn named(kind: ObjectKind, document: &Value) -> Option<ObjectRef> {
     Some(ObjectRef { kind, namespace: text("namespace").unwrap_or("default").to_owned(), name })
 }
 
-/// The object, or the path of the field that is wrong and what is wrong with it.
-fn typed<T: DeserializeOwned>(document: Value) -> Result<T, (String, String)> {
-    serde_path_to_error::deserialize(document).map_err(|error| {
-        let path = error.path().to_string();
-        (if path == "." { String::new() } else { path }, error.into_inner().to_string())
+/// The object, or the path of the field that is wrong and what is wrong with it. Fields that it does not have are
+/// added to `unknown`: a misspelt rule would otherwise select every request, without a word.
+fn typed<T: DeserializeOwned>(document: Value, unknown: &mut Vec<String>) -> Result<T, (String, String)> {
+    let mut track = serde_path_to_error::Track::new();
+    let tracked = serde_path_to_error::Deserializer::new(document, &mut track);
+    let read = serde_ignored::deserialize(tracked, |path| unknown.push(written(&path)));
+    // Our own kinds leave these two to the one who reads them.
+    unknown.retain(|field| field != "apiVersion" && field != "kind");
+    read.map_err(|error| {
+        let path = track.path().to_string();
+        (if path == "." { String::new() } else { path }, error.to_string())
     })
+}
+
+/// A field's path as Kubernetes writes it: `spec.ports[0].name`.
+fn written(path: &serde_ignored::Path<'_>) -> String {
+    use serde_ignored::Path;
+    match path {
+        Path::Root => String::new(),
+        Path::Seq { parent, index } => format!("{}[{index}]", written(parent)),
+        Path::Map { parent: Path::Root, key } => key.clone(),
+        Path::Map { parent, key } => format!("{}.{key}", written(parent)),
+        Path::Some { parent } | Path::NewtypeStruct { parent } | Path::NewtypeVariant { parent } => {
+            written(parent)
+        }
+    }
 }
 
 // === impl Content ===
@@ -204,6 +235,32 @@ mod tests {
         assert_eq!(problem.source, "f.yaml, document 1");
         assert_eq!(problem.field, "spec.scaleTargetRef.port");
         assert!(problem.message.contains("HTTPScaledObject default/b"), "{}", problem.message);
+    }
+
+    #[test]
+    fn a_misspelt_field_is_named_and_the_object_is_read() {
+        let text = "
+apiVersion: http.keda.sh/v1alpha1
+kind: HTTPScaledObject
+metadata: {name: b, labels: {any: thing}}
+spec:
+  pathPrefix: [/api]
+  scaleTargetRef: {service: b, port: 80, portNumber: 80}
+status: {conditions: [], other: 1}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: a}
+spec: {ports: [{port: 80, targetport: 81}]}
+";
+        let content = read("f.yaml", text);
+        assert_eq!(names(&content), ["HTTPScaledObject default/b", "Service default/a"]);
+        let fields: Vec<&str> = content.problems.iter().map(|problem| problem.field.as_str()).collect();
+        assert_eq!(
+            fields,
+            ["spec.pathPrefix", "spec.scaleTargetRef.portNumber", "status.other", "spec.ports[0].targetport"]
+        );
+        assert!(content.problems[0].message.contains("HTTPScaledObject default/b"));
     }
 
     #[test]

@@ -96,6 +96,30 @@ async fn what_cannot_be_answered_is_an_error_that_names_it() {
 }
 
 #[tokio::test]
+async fn an_object_that_cannot_be_used_is_not_taken_for_one_that_is_not_there() {
+    let bed = Bed::start().await;
+    bed.write("app.yaml", &APP.replace("port: 80}", "port: 80, portName: http}"));
+    bed.until(|state| state["routes"].as_array().unwrap().len() == 1).await;
+    let status = within(bed.keda().await.get_metric_spec(app())).await.unwrap_err();
+    assert_eq!(status.code(), Code::FailedPrecondition);
+    assert!(status.message().contains("spec.scaleTargetRef names a port twice"), "{status}");
+}
+
+#[tokio::test]
+async fn one_connection_carries_all_of_kedas_streams() {
+    let bed = Bed::start().await;
+    let mut keda = bed.keda().await;
+    let mut streams = Vec::new();
+    for number in 0..1_000 {
+        let reference = reference("httpScaledObject", &format!("app-{number}"));
+        let mut stream = within(keda.stream_is_active(reference)).await.unwrap().into_inner();
+        assert!(!told(&mut stream).await);
+        streams.push(stream);
+    }
+    assert!(bed.get("/metrics").await.1.contains("sluice_keda_streams 1000\n"));
+}
+
+#[tokio::test]
 async fn the_edge_is_told_on_the_stream() {
     let bed = Bed::start().await;
     bed.write("app.yaml", APP);

@@ -1,10 +1,24 @@
 //! The link, as a gateway worker sees it.
 
-use crate::bed::{APP, Bed, Worker, counts, hello, slice};
+use crate::bed::{APP, Bed, Worker, counts, hello, slice, within};
+use clap::Parser;
+use sluice_core::route::Kind;
 use sluice_proto::link::{
     FromWorker, Hello, Hint, PROTOCOL, Report, RouteCounts, from_worker, to_worker::Message,
 };
-use tonic::Code;
+use sluice_scaler::{
+    config::Args,
+    hub::Hub,
+    index::route_id,
+    link::LinkService,
+    source::{Batch, Event, Object},
+};
+use std::sync::Arc;
+use tokio::net::TcpListener;
+use tonic::{
+    Code,
+    transport::{Channel, Server, server::TcpIncoming},
+};
 
 #[tokio::test]
 async fn a_worker_hears_welcome_the_table_and_then_what_changes() {
@@ -191,4 +205,37 @@ async fn ten_thousand_routes_arrive_in_pieces() {
     }
     assert_eq!(ids.len(), 10_000);
     assert!(pieces > 3, "{pieces}");
+}
+
+#[tokio::test]
+async fn what_workers_say_before_objects_are_read_is_counted_when_they_are() {
+    let args = Args::try_parse_from(["sluice-scaler", "--config-dir=/"]).unwrap();
+    let hub = Arc::new(Hub::new(&args.resolve().unwrap()));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = Server::builder().add_service(LinkService::server(Arc::clone(&hub)));
+    let serving = tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener)));
+    let channel = within(Channel::from_shared(format!("http://{address}")).unwrap().connect()).await.unwrap();
+
+    let mut worker = Worker::connect(channel, hello(1)).await.unwrap();
+    assert!(matches!(worker.hear().await, Message::Welcome(_)));
+    let names: Vec<String> = (0..5_000).map(|number| format!("app-{number}")).collect();
+    let routes = names.iter().map(|name| {
+        let route = route_id(Kind::HttpScaledObject, "ns", name).0;
+        RouteCounts { route, in_flight: 1, ..RouteCounts::default() }
+    });
+    let report = Report { sequence: 1, complete: true, routes: routes.collect() };
+    worker.send(FromWorker { message: Some(from_worker::Message::Report(report)) }).await;
+    let objects = names.iter().map(|name| {
+        let object = serde_json::json!({
+            "metadata": {"name": name, "namespace": "ns"},
+            "spec": {"scaleTargetRef": {"service": name, "port": 80}},
+        });
+        Event::Apply(Object::HttpScaledObject(Box::new(serde_json::from_value(object).unwrap())))
+    });
+    hub.take(Batch { events: objects.collect(), problems: None, synced: true });
+    while !matches!(worker.hear().await, Message::Ack(_)) {}
+    let worker = &hub.ledger.workers(hub.clock.now())[0];
+    assert_eq!(worker.in_flight, 5_000);
+    serving.abort();
 }
