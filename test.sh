@@ -95,6 +95,8 @@ layer_envoy() {
   check "the scaler, the app and the stand-in build" cargo build --locked -p sluice-scaler -p sluice-tests --bins || return
   # Two at a time: each has an Envoy and a scaler of its own, and a machine has two cores at least.
   cargo_test "on the real Envoy" -p sluice-tests --test 'envoy_*' -- --test-threads=2
+  # That every part still gives its figures; what they are is no test's business.
+  check "the bench, in short" bench/run.sh --smoke
 }
 
 # Without root, iproute2 and util-linux the bed itself says what is missing.
