@@ -69,8 +69,8 @@ pub trait Host {
     /// Appends the header's first value to `value`; false if the header is not there.
     fn header(&mut self, headers: Headers, name: &[u8], value: &mut Vec<u8>) -> bool;
 
-    /// Appends all headers to `map`, as the ABI writes them (see [`crate::headers`]). Costs hardly more than one
-    /// header: what is dear in a host call that gives bytes is that the host asks for a place to put them.
+    /// Appends all headers to `map`, as the ABI writes them (see [`crate::headers`]). Costs about as much as three
+    /// single ones (`bench/README.md`): what is dear is that the host asks for a place to put what it gives.
     fn header_map(&mut self, headers: Headers, map: &mut Vec<u8>) -> bool;
 
     /// Sets the header, in place of all values that it has.

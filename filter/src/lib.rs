@@ -10,7 +10,7 @@
 //! The proxy-wasm SDK is not used. Its header accessors panic on bytes that are not UTF-8 and on every status
 //! that it did not expect, which would trap the VM and strand what it holds; its `dispatch_grpc_call` takes the
 //! target as `&str`, which a serialized `GrpcService` is not; and its context table, boxed contexts and
-//! an allocation per value read are on the way of every request (`bench/README.md` has both side by side).
+//! an allocation per value read are on the way of every request.
 
 pub mod config;
 pub mod headers;

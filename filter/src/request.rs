@@ -27,8 +27,8 @@ pub(crate) struct Effective<'a, H> {
 // === impl Effective ===
 
 impl<'a, H: Host> Effective<'a, H> {
-    /// Reads the headers at once and the cluster only when it is asked for: each is a host call that gives
-    /// bytes, and all headers together cost one of them.
+    /// Reads the headers at once, since method and authority are always wanted and path or others often, and the
+    /// cluster only when it is asked for: each is a host call that gives bytes.
     pub(crate) fn read(host: &'a mut H, parts: &'a mut Parts) -> Self {
         parts.forget();
         host.header_map(Headers::Request, &mut parts.map);
