@@ -172,10 +172,8 @@ impl Plugin {
                 Action::Pause
             }
         };
-        if !matches!(arrival, Arrival::Pass) && self.is_due_before_tick(now) {
-            host.focus(self.root);
-            self.speak(now, host);
-            self.schedule(now, host);
+        if !matches!(arrival, Arrival::Pass) {
+            self.speak_if_due(now, host);
         }
         action
     }
@@ -215,11 +213,7 @@ impl Plugin {
         if self.worker.held() < held {
             self.stats.unheld(host);
         }
-        if self.is_due_before_tick(now) {
-            host.focus(self.root);
-            self.speak(now, host);
-            self.schedule(now, host);
-        }
+        self.speak_if_due(now, host);
     }
 
     fn place<H: Host>(&mut self, now: Instant, stream: u32, host: &mut H) -> Arrival {
@@ -443,6 +437,17 @@ impl Plugin {
                 }
             }
             Step::Close => self.disconnect(index, host),
+        }
+    }
+
+    /// After a request's event: does on the links what cannot wait for the tick, and has the tick come in time.
+    /// Most requests change neither, and cost no host call here.
+    fn speak_if_due(&mut self, now: Instant, host: &mut impl Host) {
+        if self.is_due_before_tick(now) {
+            // A stream and the tick are the plugin's own; the effective context is the request's.
+            host.focus(self.root);
+            self.speak(now, host);
+            self.schedule(now, host);
         }
     }
 

@@ -244,11 +244,18 @@ fn bytes_that_are_no_text_missing_parts_and_contexts_that_are_no_requests_are_no
 
 #[test]
 fn two_configurations_side_by_side_keep_their_own_requests() {
+    const NEW: u32 = 2;
     let (mut bed, token) = asleep(CONFIG);
     let old = bed.request(b"app", "app");
-    assert!(bed.root(|vm, envoy| vm.configure(ROOT, CONFIG.as_bytes(), envoy)));
+    assert!(bed.root(|vm, envoy| vm.configure(NEW, CONFIG.as_bytes(), envoy)));
+    assert_eq!(bed.envoy.open_links().len(), 2, "each has a link of its own");
     assert!(bed.envoy.requests[&old].paused);
-    let _ = token;
+    bed.envoy.usable.insert(b"app".to_vec());
+    bed.ready(token, 7);
+    assert!(!bed.envoy.requests[&old].paused, "what the old one holds, the old one releases");
+    bed.respond(old, "200");
+    let response = &bed.envoy.requests[&old].response;
+    assert_eq!(header(response, "x-keda-http-cold-start"), Some(&b"true"[..]));
 }
 
 #[test]
