@@ -9,8 +9,8 @@
 //! - with no scaler connected, the last table stands, and looks alone decide.
 
 use crate::{
-    count::{Counts, Method},
-    gate::{Arrival, Gate, Hint, Limits, Looks, MAX_LINKS, Outcome, Owner},
+    count::Counts,
+    gate::{Arrival, Gate, Hint, LaneId, Limits, Looks, MAX_LINKS, Outcome, Owner},
     link::{Link, Step},
     route::{RouteId, RouteSpec},
     table::{Match, Request, Table, Upsert},
@@ -73,13 +73,7 @@ impl Worker {
     // --- requests ---
 
     /// A request has arrived, or is matched anew after [`Outcome::Rematch`].
-    pub fn request(
-        &mut self,
-        now: Instant,
-        stream: u32,
-        request: &mut (impl Request + Looks),
-        method: Method,
-    ) -> Arrival {
+    pub fn request(&mut self, now: Instant, stream: u32, request: &mut (impl Request + Looks)) -> Arrival {
         // What has no cluster has no route: Envoy answers it itself, table or none.
         if !self.has_table && request.cluster().is_empty() {
             return Arrival::Pass;
@@ -97,6 +91,7 @@ impl Worker {
             Owner::Unknown
         };
         let Some(lane) = self.gate.lane(owner, request.cluster()) else { return Arrival::Pass };
+        let method = request.method();
         let arrival = self.gate.arrive(now, stream, lane, method, request);
         self.spread_urgency();
         arrival
@@ -105,6 +100,11 @@ impl Worker {
     /// Whether the gate knows the request.
     pub fn knows(&self, stream: u32) -> bool {
         self.gate.knows(stream)
+    }
+
+    /// See [`Gate::forwarded`].
+    pub fn forwarded(&self, stream: u32) -> Option<(LaneId, Instant)> {
+        self.gate.forwarded(stream)
     }
 
     /// See [`Gate::respond`].

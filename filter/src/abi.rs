@@ -11,7 +11,9 @@
 use crate::{
     headers,
     host::{Headers, Host, Level, MetricKind, Reply, StreamToken},
+    recall::Shape,
     vm::{Action, Vm},
+    wire,
 };
 use sluice_core::time::Instant;
 use std::cell::UnsafeCell;
@@ -152,21 +154,23 @@ fn number(headers: Headers) -> u32 {
     }
 }
 
-/// A serialized `envoy.config.core.v3.GrpcService` with `envoy_grpc.cluster_name`.
+/// A serialized `envoy.config.core.v3.GrpcService` with `envoy_grpc.cluster_name` and `.authority`.
 ///
 /// Never the bare name: Envoy first tries to parse the bytes as that message, and a name that happens to parse
 /// (`empty` does) leaves its target unset, which aborts the whole process.
 fn grpc_service(cluster: &[u8]) -> Vec<u8> {
-    let mut envoy_grpc = Vec::with_capacity(cluster.len().saturating_add(8));
-    field(&mut envoy_grpc, cluster);
+    let authority = wire::authority(cluster);
+    let mut envoy_grpc = Vec::with_capacity(cluster.len().saturating_add(authority.len()).saturating_add(8));
+    field(&mut envoy_grpc, 1, cluster);
+    field(&mut envoy_grpc, 2, authority);
     let mut service = Vec::with_capacity(envoy_grpc.len().saturating_add(8));
-    field(&mut service, &envoy_grpc);
+    field(&mut service, 1, &envoy_grpc);
     service
 }
 
-/// Field 1, length-delimited.
-fn field(message: &mut Vec<u8>, value: &[u8]) {
-    message.push(0x0a);
+/// A length-delimited field; its number is below 16.
+fn field(message: &mut Vec<u8>, number: u8, value: &[u8]) {
+    message.push(number << 3 | 2);
     let mut len = value.len();
     while len >= 0x80 {
         message.push(u8::try_from(len & 0x7f).unwrap_or(0) | 0x80);
@@ -404,16 +408,18 @@ extern "C" fn proxy_on_context_create(context: u32, parent: u32) {
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn proxy_on_request_headers(context: u32, _headers: u32, _end: u32) -> u32 {
-    match with_vm(Action::Continue, |vm, host| vm.request_headers(context, host)) {
+extern "C" fn proxy_on_request_headers(context: u32, headers: u32, end: u32) -> u32 {
+    let shape = Shape { headers, ends: end != 0 };
+    match with_vm(Action::Continue, |vm, host| vm.request_headers(context, shape, host)) {
         Action::Continue => 0,
         Action::Pause => 1,
     }
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn proxy_on_response_headers(context: u32, _headers: u32, _end: u32) -> u32 {
-    with_vm((), |vm, host| vm.response_headers(context, host));
+extern "C" fn proxy_on_response_headers(context: u32, headers: u32, end: u32) -> u32 {
+    let shape = Shape { headers, ends: end != 0 };
+    with_vm((), |vm, host| vm.response_headers(context, shape, host));
     0
 }
 

@@ -16,6 +16,8 @@ pub struct Config {
     pub limits: Limits,
     /// Between two reports, urgent ones aside.
     pub report_interval: Duration,
+    /// Whether the methods and statuses of busy routes are sampled: see [`crate::recall`].
+    pub sample_labels: bool,
 }
 
 /// What is wrong with a configuration: names the field and the mend.
@@ -54,6 +56,7 @@ struct Raw {
     quiet: Option<String>,
     distrust_after: Option<String>,
     report_interval: Option<String>,
+    sample_labels: bool,
 }
 
 #[derive(Deserialize, Default)]
@@ -95,7 +98,7 @@ impl Config {
             distrust_after: duration("distrustAfter", raw.distrust_after, 10_000, ("0s", "24h"))?,
         };
         let report_interval = duration("reportInterval", raw.report_interval, 250, ("10ms", "10s"))?;
-        Ok(Self { scalers: raw.scalers, limits, report_interval })
+        Ok(Self { scalers: raw.scalers, limits, report_interval, sample_labels: raw.sample_labels })
     }
 }
 
@@ -127,7 +130,7 @@ mod tests {
     #[test]
     fn every_field_is_read() {
         let config = Config::parse(
-            br#"{"scalers": ["a", "b"], "quiet": "1s", "distrustAfter": "2s", "reportInterval": "1s",
+            br#"{"scalers": ["a", "b"], "quiet": "1s", "distrustAfter": "2s", "reportInterval": "1s", "sampleLabels": true,
                 "limits": {"heldPerRoute": 1, "heldPerWorker": 2, "holdTimeout": "1m30s"}}"#,
         )
         .unwrap();
@@ -139,7 +142,10 @@ mod tests {
             distrust_after: Duration::from_secs(2),
         };
         let scalers = vec!["a".to_owned(), "b".to_owned()];
-        assert_eq!(config, Config { scalers, limits, report_interval: Duration::from_secs(1) });
+        assert_eq!(
+            config,
+            Config { scalers, limits, report_interval: Duration::from_secs(1), sample_labels: true }
+        );
     }
 
     #[test]

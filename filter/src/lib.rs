@@ -16,6 +16,7 @@ pub mod config;
 pub mod headers;
 pub mod host;
 pub mod plugin;
+pub mod recall;
 pub mod stats;
 pub mod vm;
 pub mod wire;

@@ -3,6 +3,7 @@
 use crate::{
     config::Config,
     host::{Headers, Host, Level, Reply, StreamToken},
+    recall::{Recall, Shape},
     request::{Effective, Parts},
     stats::Stats,
     vm::Action,
@@ -10,6 +11,7 @@ use crate::{
 };
 use prost::Message;
 use sluice_core::{
+    count::Method,
     gate::{Arrival, Looks, Outcome},
     link::Step,
     route::{HeaderRule, RouteId},
@@ -51,6 +53,9 @@ pub struct Plugin {
     worker: Worker,
     stats: Stats,
     parts: Parts,
+    /// The statuses read last.
+    codes: Recall<u16>,
+    samples_labels: bool,
     outcomes: Vec<Outcome>,
     scalers: Vec<Scaler>,
     gateway: String,
@@ -99,6 +104,10 @@ impl<H: Host> Request for Asked<'_, H> {
     fn cluster(&mut self) -> &[u8] {
         self.request.cluster()
     }
+
+    fn method(&mut self) -> Method {
+        self.request.method()
+    }
 }
 
 impl<H: Host> Looks for Asked<'_, H> {
@@ -136,7 +145,9 @@ impl Plugin {
             root,
             worker,
             stats: Stats::define(host),
-            parts: Parts::default(),
+            parts: Parts::new(config.sample_labels),
+            codes: Recall::new(),
+            samples_labels: config.sample_labels,
             outcomes: Vec::new(),
             scalers: config.scalers.into_iter().map(scaler).collect(),
             gateway: String::from_utf8_lossy(&gateway).into_owned(),
@@ -153,9 +164,9 @@ impl Plugin {
     // --- a request's callbacks ---
 
     /// A request's headers have come.
-    pub fn request_headers(&mut self, stream: u32, host: &mut impl Host) -> Action {
+    pub fn request_headers(&mut self, stream: u32, shape: Shape, host: &mut impl Host) -> Action {
         let now = host.now();
-        let arrival = self.place(now, stream, host);
+        let arrival = self.place(now, stream, Some(shape), host);
         let action = match arrival {
             Arrival::Pass | Arrival::Forward => Action::Continue,
             Arrival::Mismatch => {
@@ -179,13 +190,11 @@ impl Plugin {
     }
 
     /// A response's headers have come.
-    pub fn response_headers(&mut self, stream: u32, host: &mut impl Host) {
+    pub fn response_headers(&mut self, stream: u32, shape: Shape, host: &mut impl Host) {
         if !self.worker.knows(stream) {
             return;
         }
-        self.scratch.clear();
-        host.header(Headers::Response, b":status", &mut self.scratch);
-        let code = std::str::from_utf8(&self.scratch).ok().and_then(|code| code.parse().ok()).unwrap_or(0);
+        let code = self.code(stream, shape, host);
         let Some(cold) = self.worker.respond(stream, code) else { return };
         if code == 503 {
             self.scratch.clear();
@@ -216,11 +225,31 @@ impl Plugin {
         self.speak_if_due(now, host);
     }
 
-    fn place<H: Host>(&mut self, now: Instant, stream: u32, host: &mut H) -> Arrival {
-        let request = Effective::read(host, &mut self.parts);
-        let method = request.method();
+    /// Finds out whose the effective request is, and whether it goes on. `shape` is `None` where the host did not
+    /// tell it.
+    fn place<H: Host>(&mut self, now: Instant, stream: u32, shape: Option<Shape>, host: &mut H) -> Arrival {
+        let request = Effective::of(host, &mut self.parts, now, shape);
         let mut asked = Asked { request, stats: &self.stats };
-        self.worker.request(now, stream, &mut asked, method)
+        self.worker.request(now, stream, &mut asked)
+    }
+
+    /// The status of the effective response: its own, or that of one like it.
+    fn code(&mut self, stream: u32, shape: Shape, host: &mut impl Host) -> u16 {
+        // Our own answers are not in a row with the app's.
+        let row = self.worker.forwarded(stream).filter(|_| self.samples_labels);
+        let row = row.map(|(lane, arrived)| (arrived, shape.key(lane.number())));
+        if let Some((arrived, key)) = row
+            && let Some(code) = self.codes.get(arrived, key)
+        {
+            return code;
+        }
+        self.scratch.clear();
+        host.header(Headers::Response, b":status", &mut self.scratch);
+        let code = std::str::from_utf8(&self.scratch).ok().and_then(|code| code.parse().ok()).unwrap_or(0);
+        if let Some((arrived, key)) = row {
+            self.codes.put(arrived, key, code);
+        }
+        code
     }
 
     // --- the plugin's own callbacks ---
@@ -378,7 +407,7 @@ impl Plugin {
             }
             Outcome::Rematch { stream } => {
                 if host.focus(stream) {
-                    match self.place(now, stream, host) {
+                    match self.place(now, stream, None, host) {
                         Arrival::Forward => self.release(host),
                         Arrival::Pass | Arrival::Mismatch => host.resume(),
                         Arrival::Hold => self.stats.held(host),

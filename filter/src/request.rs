@@ -3,99 +3,121 @@
 use crate::{
     headers::pairs,
     host::{Headers, Host},
+    recall::{Recall, Shape, number},
 };
-use sluice_core::{count::Method, route::HeaderRule, table::Request};
-use std::ops::Range;
+use sluice_core::{count::Method, route::HeaderRule, table::Request, time::Instant};
 
 /// Where a request's parts are put; kept from one request to the next, so that reading one allocates nothing.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Parts {
-    map: Vec<u8>,
-    authority: Range<usize>,
-    path: Range<usize>,
-    method: Method,
-    cluster: Vec<u8>,
-    is_cluster_read: bool,
+    authority: Part,
+    path: Part,
+    cluster: Part,
+    map: Part,
+    /// The methods read last.
+    methods: Recall<Method>,
+    samples_labels: bool,
 }
 
-/// The effective request of a host.
+/// Bytes that the host has been asked for, or not yet.
+#[derive(Debug, Default)]
+struct Part {
+    bytes: Vec<u8>,
+    is_read: bool,
+}
+
+/// The effective request of a host. Each part is a host call that gives bytes, and none is asked for before it is
+/// wanted: one header is a third of what all of them cost, or less where there are many.
 pub(crate) struct Effective<'a, H> {
     host: &'a mut H,
     parts: &'a mut Parts,
+    arrived: Instant,
+    shape: Option<Shape>,
 }
 
 // === impl Effective ===
 
 impl<'a, H: Host> Effective<'a, H> {
-    /// Reads the headers at once, since method and authority are always wanted and path or others often, and the
-    /// cluster only when it is asked for: each is a host call that gives bytes.
-    pub(crate) fn read(host: &'a mut H, parts: &'a mut Parts) -> Self {
+    pub(crate) fn of(host: &'a mut H, parts: &'a mut Parts, now: Instant, shape: Option<Shape>) -> Self {
         parts.forget();
-        host.header_map(Headers::Request, &mut parts.map);
-        parts.find();
-        Self { host, parts }
+        Self { host, parts, arrived: now, shape }
     }
 
     pub(crate) fn host(&mut self) -> &mut H {
         self.host
     }
-
-    pub(crate) fn method(&self) -> Method {
-        self.parts.method
-    }
 }
 
 impl<H: Host> Request for Effective<'_, H> {
     fn authority(&mut self) -> &[u8] {
-        self.parts.map.get(self.parts.authority.clone()).unwrap_or_default()
+        let host = &mut *self.host;
+        self.parts.authority.get(|bytes| host.header(Headers::Request, b":authority", bytes))
     }
 
     fn path(&mut self) -> &[u8] {
-        self.parts.map.get(self.parts.path.clone()).unwrap_or_default()
+        let host = &mut *self.host;
+        self.parts.path.get(|bytes| host.header(Headers::Request, b":path", bytes))
     }
 
     fn header_matches(&mut self, rule: &HeaderRule) -> bool {
-        pairs(&self.parts.map).any(|(name, value)| {
+        let host = &mut *self.host;
+        // All headers: asked for one, the host gives several of a name as one, joined by commas.
+        let map = self.parts.map.get(|bytes| host.header_map(Headers::Request, bytes));
+        pairs(map).any(|(name, value)| {
             *name == *rule.name && rule.value.as_ref().is_none_or(|wanted| **wanted == *value)
         })
     }
 
     fn cluster(&mut self) -> &[u8] {
-        if !std::mem::replace(&mut self.parts.is_cluster_read, true) {
-            self.host.property(b"xds\0cluster_name", &mut self.parts.cluster);
+        let host = &mut *self.host;
+        self.parts.cluster.get(|bytes| host.property(b"xds\0cluster_name", bytes))
+    }
+
+    fn method(&mut self) -> Method {
+        let shape = self.shape.filter(|_| self.parts.samples_labels);
+        let key = shape.map(|shape| shape.key(number(self.cluster())));
+        if let Some(method) = key.and_then(|key| self.parts.methods.get(self.arrived, key)) {
+            return method;
         }
-        &self.parts.cluster
+        let mut name = Vec::new();
+        self.host.header(Headers::Request, b":method", &mut name);
+        let method = Method::parse(&name);
+        if let Some(key) = key {
+            self.parts.methods.put(self.arrived, key, method);
+        }
+        method
     }
 }
 
 // === impl Parts ===
 
 impl Parts {
-    fn forget(&mut self) {
-        self.map.clear();
-        self.cluster.clear();
-        // Headers of 60 KiB are possible; the next request's are not that long.
-        self.map.shrink_to(16 * 1024);
-        (self.authority, self.path) = (0..0, 0..0);
-        self.method = Method::default();
-        self.is_cluster_read = false;
+    pub(crate) fn new(samples_labels: bool) -> Self {
+        let [authority, path, cluster, map] = Default::default();
+        Self { authority, path, cluster, map, methods: Recall::new(), samples_labels }
     }
 
-    /// Finds the pseudo-headers. Envoy has them in every request, and first, whatever protocol it came by.
-    fn find(&mut self) {
-        let begin = self.map.as_ptr() as usize;
-        // Where a value lies in the map: a range and no slice, since the map is kept beside it.
-        let range = |value: &[u8]| {
-            let start = (value.as_ptr() as usize).saturating_sub(begin);
-            start..start.saturating_add(value.len())
-        };
-        for (name, value) in pairs(&self.map).take_while(|(name, _)| name.starts_with(b":")) {
-            match name {
-                b":authority" => self.authority = range(value),
-                b":path" => self.path = range(value),
-                b":method" => self.method = Method::parse(value),
-                _ => {}
-            }
+    fn forget(&mut self) {
+        for part in [&mut self.authority, &mut self.path, &mut self.cluster, &mut self.map] {
+            part.forget();
         }
+    }
+}
+
+// === impl Part ===
+
+impl Part {
+    fn get(&mut self, read: impl FnOnce(&mut Vec<u8>) -> bool) -> &[u8] {
+        if !std::mem::replace(&mut self.is_read, true) {
+            read(&mut self.bytes);
+        }
+        &self.bytes
+    }
+
+    fn forget(&mut self) {
+        self.bytes.clear();
+        // Headers of 60 KiB are possible; the next request's are not that long.
+        self.bytes.shrink_to(16 * 1024);
+        self.is_read = false;
     }
 }

@@ -7,6 +7,7 @@ use crate::{
     config::Config,
     host::{Host, Level, StreamToken},
     plugin::Plugin,
+    recall::Shape,
 };
 
 /// What becomes of a request's headers.
@@ -53,20 +54,20 @@ impl Vm {
     }
 
     /// A request's headers have come.
-    pub fn request_headers(&mut self, context: u32, host: &mut impl Host) -> Action {
+    pub fn request_headers(&mut self, context: u32, shape: Shape, host: &mut impl Host) -> Action {
         let root = self.created.take().filter(|(created, _)| *created == context).map(|(_, root)| root);
         let mut plugins = self.plugins.iter_mut();
         let plugin = match root {
             Some(root) => plugins.find(|(id, _)| *id == root),
             None => plugins.next_back(),
         };
-        plugin.map_or(Action::Continue, |(_, plugin)| plugin.request_headers(context, host))
+        plugin.map_or(Action::Continue, |(_, plugin)| plugin.request_headers(context, shape, host))
     }
 
     /// A response's headers have come.
-    pub fn response_headers(&mut self, context: u32, host: &mut impl Host) {
+    pub fn response_headers(&mut self, context: u32, shape: Shape, host: &mut impl Host) {
         for (_, plugin) in &mut self.plugins {
-            plugin.response_headers(context, host);
+            plugin.response_headers(context, shape, host);
         }
     }
 

@@ -24,6 +24,14 @@ pub enum RouteError {
     NoCluster,
 }
 
+/// What the link to a cluster gives as `:authority`. Envoy's own choice would be the cluster's name, and istiod's names
+/// have `|` in them, for which HTTP/2 servers reset the stream. The host at their end is a name for sure.
+pub fn authority(cluster: &[u8]) -> &[u8] {
+    let host = cluster.rsplit(|byte| *byte == b'|').next().unwrap_or_default();
+    let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b':');
+    if !host.is_empty() && host.iter().all(allowed) { host } else { b"sluice" }
+}
+
 /// A hello of a worker that began to count `age` ago.
 pub fn hello(gateway: &str, instance: u64, age: Duration) -> Vec<u8> {
     let hello = link::Hello {
@@ -143,5 +151,20 @@ pub fn hint(hint: link::Hint) -> Hint {
         link::Hint::Unknown => Hint::Unknown,
         link::Hint::Ready => Hint::Ready,
         link::Hint::NotReady => Hint::NotReady,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_authority_is_one_whatever_the_cluster_is_called() {
+        let istios = b"outbound|9090||sluice-scaler-0.sluice-system.svc.cluster.local";
+        assert_eq!(authority(istios), b"sluice-scaler-0.sluice-system.svc.cluster.local");
+        assert_eq!(authority(b"sluice-scaler-0"), b"sluice-scaler-0");
+        for none in [&b""[..], b"a|", b"my scaler", b"a/b", b"\xff"] {
+            assert_eq!(authority(none), b"sluice");
+        }
     }
 }

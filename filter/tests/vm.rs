@@ -113,12 +113,51 @@ fn a_warm_request_costs_few_calls_and_says_that_it_was_warm() {
     let first = bed.request(b"app", "app");
     let before = bed.envoy.calls;
     let second = bed.request(b"app", "app");
-    // The headers and the cluster; the clock is not counted here.
-    assert_eq!(bed.envoy.calls - before, 2);
+    // The authority, the cluster and the method; the clock is not counted here.
+    assert_eq!(bed.envoy.calls - before, 3);
     bed.respond(second, "204");
     let response = &bed.envoy.requests[&second].response;
     assert_eq!(header(response, "x-keda-http-cold-start"), Some(&b"false"[..]));
     assert_eq!(header(&bed.envoy.requests[&first].request, "x-envoy-retry-on"), None);
+}
+
+const SAMPLED: &str = r#"{"scalers": ["scaler-0"], "sampleLabels": true}"#;
+
+/// Sends a row of closely following requests that are answered 204 and 500 by turns, then one 20 ms later, and gives
+/// what the report counts by status.
+fn codes_of_a_row(config: &str) -> std::collections::BTreeMap<u32, u64> {
+    let (mut bed, token) = asleep(config);
+    bed.envoy.usable.insert(b"app".to_vec());
+    bed.ready(token, 7);
+    for status in ["204", "500"].into_iter().cycle().take(400) {
+        let request = bed.request(b"app", "app");
+        bed.respond(request, status);
+        bed.end(request);
+    }
+    bed.pass(20);
+    let late = bed.request(b"app", "app");
+    bed.respond(late, "302");
+    bed.end(late);
+    bed.pass(300);
+    let counts = reports(bed.acknowledge(token)).last().unwrap().routes[0].clone();
+    counts.completions.iter().fold(std::collections::BTreeMap::new(), |mut sums, completion| {
+        assert_eq!(completion.method(), link::Method::Get);
+        *sums.entry(completion.code).or_default() += completion.count;
+        sums
+    })
+}
+
+#[test]
+fn of_a_row_of_like_responses_some_are_read_and_none_is_lost() {
+    let codes = codes_of_a_row(SAMPLED);
+    assert_eq!((codes.values().sum::<u64>(), codes[&302]), (401, 1));
+    // By chance, but always the same chance.
+    assert!((100..300).contains(&codes[&204]) && (100..300).contains(&codes[&500]), "{codes:?}");
+}
+
+#[test]
+fn every_response_is_read() {
+    assert_eq!(codes_of_a_row(CONFIG), [(204, 200), (500, 200), (302, 1)].into());
 }
 
 #[test]

@@ -102,6 +102,13 @@ pub enum Owner {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LaneId(usize);
 
+impl LaneId {
+    /// A number that is this lane's alone while the lane is there.
+    pub fn number(self) -> u64 {
+        u64::try_from(self.0).unwrap_or(u64::MAX)
+    }
+}
+
 /// What becomes of a request that has just arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Arrival {
@@ -348,6 +355,12 @@ impl Gate {
             route.counts.mismatches = route.counts.mismatches.saturating_add(1);
             self.touch(slot);
         }
+    }
+
+    /// The lane that a request was forwarded on, and when it arrived; `None` if it was not forwarded by the gate.
+    pub fn forwarded(&self, stream: u32) -> Option<(LaneId, Instant)> {
+        let it = self.streams.get(stream)?;
+        matches!(it.place, Place::Forwarded { .. }).then_some((LaneId(it.lane), it.arrived))
     }
 
     /// A response's headers pass by. Says whether the request was held before it was forwarded; `None` if it

@@ -16,7 +16,10 @@ mod index;
 mod tests;
 mod trie;
 
-use crate::route::{HeaderRule, RouteId, RouteSpec};
+use crate::{
+    count::Method,
+    route::{HeaderRule, RouteId, RouteSpec},
+};
 use index::Index;
 use slab::Slab;
 use std::collections::HashMap;
@@ -35,6 +38,8 @@ pub trait Request {
     fn header_matches(&mut self, rule: &HeaderRule) -> bool;
     /// The cluster that Envoy has chosen; empty if there is none.
     fn cluster(&mut self) -> &[u8];
+    /// The method. Nothing is selected by it: it is asked for once it is known whose the request is.
+    fn method(&mut self) -> Method;
 }
 
 /// Whose request it is. Routes are named by their slots.

@@ -36,6 +36,11 @@ impl Request for Asked {
         })
     }
 
+    fn method(&mut self) -> Method {
+        // Nothing is selected by it.
+        Method::default()
+    }
+
     fn cluster(&mut self) -> &[u8] {
         self.clusters += 1;
         &self.cluster

@@ -1,4 +1,5 @@
 use super::*;
+use crate::count::Method;
 use crate::route::{ClusterPattern, HeaderRule, Kind, Rule};
 
 const TICK: Duration = Duration::from_millis(250);
@@ -23,6 +24,10 @@ impl Request for Asked {
     fn header_matches(&mut self, _: &HeaderRule) -> bool {
         false
     }
+    fn method(&mut self) -> Method {
+        Method::Get
+    }
+
     fn cluster(&mut self) -> &[u8] {
         self.host
     }
@@ -92,7 +97,7 @@ impl Bed {
     fn arrive(&mut self, ms: u64, host: &'static str, usable: bool) -> Arrival {
         self.stream += 1;
         let mut asked = Asked { host: host.as_bytes(), usable };
-        self.worker.request(at(ms), self.stream, &mut asked, Method::Get)
+        self.worker.request(at(ms), self.stream, &mut asked)
     }
 
     fn poll(&mut self, ms: u64, usable: bool) -> Vec<Outcome> {
@@ -127,7 +132,7 @@ fn what_came_before_the_table_is_matched_when_it_is_whole() {
     bed.worker.table_complete(at(2), 0);
     assert_eq!(bed.poll(2, false), [Outcome::Rematch { stream: 1 }]);
     let mut asked = Asked { host: b"app", usable: false };
-    assert_eq!(bed.worker.request(at(2), 1, &mut asked, Method::Get), Arrival::Hold);
+    assert_eq!(bed.worker.request(at(2), 1, &mut asked), Arrival::Hold);
     assert_eq!(bed.worker.counts(0).unwrap().1.held(), 1);
 }
 

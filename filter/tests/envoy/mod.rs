@@ -6,6 +6,7 @@ use sluice_core::time::Instant;
 use sluice_filter::{
     headers,
     host::{Headers, Host, Level, MetricKind, Reply, StreamToken},
+    recall::Shape,
     vm::{Action, Vm},
 };
 use sluice_proto::link;
@@ -39,6 +40,10 @@ pub struct Envoy {
     pub tick: u32,
     tick_at: u64,
     pub calls: u64,
+}
+
+fn shape(headers: &[(Vec<u8>, Vec<u8>)]) -> Shape {
+    Shape { headers: headers.len().try_into().unwrap(), ends: true }
 }
 
 /// An Envoy and the VM in it.
@@ -219,11 +224,12 @@ impl Bed {
     pub fn request_with(&mut self, headers: Vec<(Vec<u8>, Vec<u8>)>, cluster: &str) -> u32 {
         self.envoy.next_context += 1;
         let context = self.envoy.next_context;
+        let shape = shape(&headers);
         let request = Request { request: headers, cluster: cluster.into(), ..Request::default() };
         self.envoy.requests.insert(context, request);
         self.envoy.effective = context;
         self.vm.create(context, ROOT);
-        let action = self.vm.request_headers(context, &mut self.envoy);
+        let action = self.vm.request_headers(context, shape, &mut self.envoy);
         let request = self.envoy.requests.get_mut(&context).unwrap();
         request.paused = action == Action::Pause;
         context
@@ -234,7 +240,8 @@ impl Bed {
         self.envoy.effective = context;
         let request = self.envoy.requests.get_mut(&context).unwrap();
         request.response = vec![(b":status".to_vec(), status.into())];
-        self.vm.response_headers(context, &mut self.envoy);
+        let shape = shape(&request.response);
+        self.vm.response_headers(context, shape, &mut self.envoy);
     }
 
     /// A request ends.
