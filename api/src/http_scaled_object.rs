@@ -10,7 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
-/// An app that scales on its HTTP requests, with the ScaledObject made for it.
+/// What an HTTPScaledObject asks for.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[kube(
     group = "http.keda.sh",
@@ -20,10 +20,11 @@ use serde::{Deserialize, Serialize};
     singular = "httpscaledobject",
     plural = "httpscaledobjects",
     shortname = "httpso",
+    category = "keda-http",
     namespaced,
     status = "HttpScaledObjectStatus",
     derive = "PartialEq",
-    doc = "An app that scales on its HTTP requests, with the ScaledObject made for it.",
+    doc = "An app that is scaled on its HTTP requests, from and to zero. The operator makes the ScaledObject for it.",
     printcolumn(name = "TargetWorkload", type_ = "string", json_path = ".status.targetWorkload"),
     printcolumn(name = "TargetService", type_ = "string", json_path = ".status.targetService"),
     printcolumn(name = "MinReplicas", type_ = "integer", json_path = ".spec.replicas.min"),
@@ -33,42 +34,52 @@ use serde::{Deserialize, Serialize};
         name = "Ready",
         type_ = "string",
         json_path = ".status.conditions[?(@.type==\"Ready\")].status"
+    ),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].reason"
     )
 )]
 #[serde(rename_all = "camelCase")]
 pub struct HttpScaledObjectSpec {
-    /// Hosts whose requests are the app's: `a.example.com`, `*.example.com` (any depth, not the apex), `*`. None:
-    /// any host.
+    /// Hosts whose requests are the app's: a.example.com, *.example.com (any depth, but not example.com itself) or
+    /// * (any host). Left out: any host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hosts: Option<Vec<String>>,
-    /// Prefixes of the path, by whole segments. None: any path.
+    /// Paths whose requests are the app's, as prefixes of whole segments: /api is also /api/v1, but not /apis. Left
+    /// out: any path.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path_prefixes: Option<Vec<String>>,
-    /// Headers that a request has to carry, all of them.
+    /// Headers that a request has to carry to be the app's, all of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub headers: Option<Vec<HeaderMatch>>,
     /// The workload to scale, and the Service and port that its requests go to.
     pub scale_target_ref: ScaleTargetRef,
-    /// Where requests go whose target does not become ready in time.
+    /// The Service that a request goes to when the app does not become ready in time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cold_start_timeout_failover_ref: Option<FailoverRef>,
     /// Bounds of the number of replicas.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replicas: Option<Replicas>,
-    /// Deprecated: the target value of the concurrency metric, where `scalingMetric` says none.
+    /// Deprecated, use scalingMetric.concurrency.targetValue, which goes before it. Requests under way per replica;
+    /// 100 if neither is set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
     pub target_pending_requests: Option<i32>,
-    /// Seconds without activity before the app scales to zero; KEDA's default is 300.
+    /// Seconds without a request before the app is scaled to zero. Left out: KEDA's default, 300.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
     pub scaledown_period: Option<i32>,
-    /// Seconds after the object's creation in which it does not scale to zero; KEDA's default is 0.
+    /// Seconds after the ScaledObject was made in which the app is not scaled to zero. Left out: KEDA's default, 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
     pub initial_cooldown_period: Option<i32>,
-    /// What to scale on: concurrency or request rate.
+    /// What the app is scaled on: concurrency or requestRate. Left out: a concurrency of targetPendingRequests.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scaling_metric: Option<ScalingMetric>,
-    /// How long the parts of a request may take.
+    /// How long the parts of a request may take. Left out: as the gateway's and the scaler's settings say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeouts: Option<Timeouts>,
 }
@@ -76,119 +87,145 @@ pub struct HttpScaledObjectSpec {
 /// The workload to scale, and where its requests go.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(
-    validation = Rule::new("has(self.portName) != has(self.port)").message("must define either the 'portName' or the 'port'")
-)]
+#[x_kube(validation = crate::rules::one_port())]
 pub struct ScaleTargetRef {
     /// The workload's name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// The workload's API version.
+    /// The workload's API version. Left out: apps/v1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub api_version: Option<String>,
-    /// The workload's kind.
+    /// The workload's kind. Left out: Deployment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kind: Option<String>,
-    /// The Service that requests go to, of the object's namespace.
+    /// The Service that requests go to, in the object's namespace.
+    #[schemars(length(min = 1))]
     pub service: String,
-    /// The Service's port by number. Exactly one of this and `portName`.
+    /// The Service's port by number. Exactly one of port and portName is set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 65535))]
     pub port: Option<i32>,
-    /// The Service's port by name. Exactly one of this and `port`.
+    /// The Service's port by name. Exactly one of port and portName is set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1))]
     pub port_name: Option<String>,
 }
 
-/// Where requests go whose target does not become ready in time.
+/// The Service that a request goes to when the app does not become ready in time.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(
-    validation = Rule::new("has(self.portName) != has(self.port)").message("must define either the 'portName' or the 'port'")
-)]
+#[x_kube(validation = crate::rules::one_port())]
 pub struct FailoverRef {
-    /// The Service, of the object's namespace.
+    /// The Service, in the object's namespace.
+    #[schemars(length(min = 1))]
     pub service: String,
-    /// Its port by number. Exactly one of this and `portName`.
+    /// The Service's port by number. Exactly one of port and portName is set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 65535))]
     pub port: Option<i32>,
-    /// Its port by name. Exactly one of this and `port`.
+    /// The Service's port by name. Exactly one of port and portName is set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1))]
     pub port_name: Option<String>,
-    /// Seconds that the target has to become ready.
+    /// Seconds that the app has to become ready.
     #[serde(default = "failover_seconds")]
+    #[schemars(range(min = 0))]
     pub timeout_seconds: i32,
 }
 
-/// Bounds of the number of replicas. KEDA's own defaults are 0 and 100.
+/// Bounds of the number of replicas.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[x_kube(validation = crate::rules::replica_bounds())]
 pub struct Replicas {
-    /// The fewest.
+    /// The fewest. Left out: KEDA's default, 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
     pub min: Option<i32>,
-    /// The most.
+    /// The most. Left out: KEDA's default, 100.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
     pub max: Option<i32>,
 }
 
-/// What to scale on. Not both.
+/// What the app is scaled on: not more than one of the two.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("!(has(self.concurrency) && has(self.requestRate))")
+        .message("keep one of 'concurrency' and 'requestRate'; an InterceptorRoute can have both")
+)]
 pub struct ScalingMetric {
-    /// Requests under way.
+    /// Scale on the requests that are under way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub concurrency: Option<ConcurrencyMetric>,
-    /// Requests per granularity.
+    /// Scale on the rate at which requests come.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_rate: Option<RequestRateMetric>,
 }
 
-/// Scaling on requests under way.
+/// Scaling on the requests that are under way.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ConcurrencyMetric {
     /// Requests under way per replica.
     #[serde(default = "target_value")]
+    #[schemars(range(min = 1, max = 4294967295u32))]
     pub target_value: i64,
 }
 
-/// Scaling on the rate of requests.
+/// Scaling on the rate at which requests come.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = crate::rules::window_holds_granularity())]
 pub struct RequestRateMetric {
     /// Requests per granularity and replica.
     #[serde(default = "target_value")]
+    #[schemars(range(min = 1, max = 4294967295u32))]
     pub target_value: i64,
-    /// The time over which the rate is averaged, as Go writes durations.
+    /// The time over which the rate is averaged: a duration such as 30s or 1m30s, at least as long as granularity
+    /// and at most 24h.
     #[serde(default = "window")]
+    #[schemars(length(max = 64))]
+    #[x_kube(validation = crate::rules::duration(), validation = crate::rules::window())]
     pub window: String,
-    /// The unit of time that the rate is given in, as Go writes durations.
+    /// The unit of time of the rate: a duration such as 1s or 1m, at least 1s.
     #[serde(default = "granularity")]
+    #[schemars(length(max = 64))]
+    #[x_kube(validation = crate::rules::duration(), validation = crate::rules::granularity())]
     pub granularity: String,
 }
 
-/// How long the parts of a request may take, as Go writes durations. Left out, the global settings apply.
+/// How long the parts of a request may take: durations such as 500ms, 30s or 1m30s.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Timeouts {
-    /// How long a request waits for the target to become ready.
+    /// How long a request is held until the app is ready. 0s: as long as the gateway's limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    #[x_kube(validation = crate::rules::duration())]
     pub condition_wait: Option<String>,
-    /// How long the response's headers may take, from when the request was sent.
+    /// How long the app may take from the request's forwarding to the response's headers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    #[x_kube(validation = crate::rules::duration())]
     pub response_header: Option<String>,
 }
 
-/// What the operator has found.
+/// What has become of an HTTPScaledObject.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HttpScaledObjectStatus {
-    /// `<apiVersion>/<kind>/<name>` of the workload.
+    /// The workload: its API version, kind and name, with slashes between them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target_workload: Option<String>,
-    /// `<service>:<port>`.
+    /// The Service and its port, with a colon between them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target_service: Option<String>,
-    /// Conditions, one of each type.
+    /// The generation of the object that the status is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// What is so and what is not, one condition of each type. Ready says whether requests are counted and held and
+    /// the app is scaled; if not, its message says what to do.
     #[serde(default, deserialize_with = "lenient_conditions", skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,

@@ -15,80 +15,88 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// Requests of an app whose ScaledObject the user writes himself.
+/// What an InterceptorRoute asks for.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[kube(
     group = "http.keda.sh",
     version = "v1beta1",
     kind = "InterceptorRoute",
     plural = "interceptorroutes",
+    category = "keda-http",
     namespaced,
     status = "InterceptorRouteStatus",
     derive = "PartialEq",
-    doc = "Requests of an app whose ScaledObject the user writes himself.",
+    doc = "The requests of an app, which are held while it is scaled from zero. The ScaledObject is the user's own: \
+           its trigger of type external-push names this object in metadata.interceptorRoute.",
     printcolumn(name = "TargetService", type_ = "string", json_path = ".spec.target.service"),
     printcolumn(
         name = "Ready",
         type_ = "string",
         json_path = ".status.conditions[?(@.type==\"Ready\")].status"
     ),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].reason"
+    ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct InterceptorRouteSpec {
-    /// The Service and port that requests go to.
+    /// The Service and port that the app's requests go to.
     pub target: Target,
-    /// Which requests are the app's: any of these selects them.
+    /// Which requests are the app's: those that any of these rules selects. Left out: those that the gateway sends to
+    /// the target.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub rules: Option<Vec<RoutingRule>>,
-    /// What to scale on: at least one of the two.
+    /// What the app is scaled on: concurrency, requestRate or both.
     pub scaling_metric: RouteScalingMetric,
-    /// What happens while the target is not ready.
+    /// What happens to requests while the app is not ready. Left out: they are held.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cold_start: Option<ColdStart>,
-    /// How long the parts of a request may take.
+    /// How long the parts of a request may take. Left out: as the gateway's and the scaler's settings say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeouts: Option<RouteTimeouts>,
-    /// Requests that are answered here, the first one that matches.
+    /// Requests that are answered without the app, and do not wake it; the first of these that selects a request
+    /// answers it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub static_routes: Option<Vec<StaticRoute>>,
 }
 
-/// Where requests go.
+/// The Service and port that the app's requests go to.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(
-    validation = Rule::new("has(self.portName) != has(self.port)").message("exactly one of 'port' or 'portName' must be set")
-)]
+#[x_kube(validation = crate::rules::one_port())]
 pub struct Target {
-    /// The Service, of the object's namespace.
+    /// The Service, in the object's namespace.
     #[schemars(length(min = 1))]
     pub service: String,
-    /// Its port by number. Exactly one of this and `portName`.
+    /// The Service's port by number. Exactly one of port and portName is set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 65535))]
     pub port: Option<i32>,
-    /// Its port by name. Exactly one of this and `port`.
+    /// The Service's port by name. Exactly one of port and portName is set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1))]
     pub port_name: Option<String>,
 }
 
-/// One way to select a request: host and path and headers all have to match.
+/// One way to select requests: by host and path and headers, all that are set.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RoutingRule {
-    /// Any of these: `a.example.com`, `*.example.com` (any depth, not the apex), `*`. None: any host.
+    /// Hosts, any of these: a.example.com, *.example.com (any depth, but not example.com itself) or * (any host). Left
+    /// out: any host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub hosts: Option<Vec<String>>,
-    /// Any of these. None: any path.
+    /// Paths, any of these. Left out: any path.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub paths: Option<Vec<PathMatch>>,
-    /// All of these.
+    /// Headers, all of these.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub headers: Option<Vec<HeaderMatch>>,
@@ -97,27 +105,28 @@ pub struct RoutingRule {
 /// A path.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 pub struct PathMatch {
-    /// A prefix, by whole segments.
+    /// A prefix of whole segments: /api is also /api/v1, but not /apis.
     #[schemars(length(min = 1))]
     pub value: String,
 }
 
-/// What to scale on.
+/// What the app is scaled on: concurrency, requestRate or both.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("has(self.concurrency) || has(self.requestRate)").message("at least one of 'concurrency' or 'requestRate' must be set")
+    validation = Rule::new("has(self.concurrency) || has(self.requestRate)")
+        .message("set at least one of 'concurrency' and 'requestRate'")
 )]
 pub struct RouteScalingMetric {
-    /// Requests under way.
+    /// Scale on the requests that are under way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub concurrency: Option<RouteConcurrency>,
-    /// Requests per granularity.
+    /// Scale on the rate at which requests come.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_rate: Option<RouteRequestRate>,
 }
 
-/// Scaling on requests under way.
+/// Scaling on the requests that are under way.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RouteConcurrency {
@@ -126,45 +135,55 @@ pub struct RouteConcurrency {
     pub target_value: i32,
 }
 
-/// Scaling on the rate of requests.
+/// Scaling on the rate at which requests come.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = crate::rules::window_holds_granularity())]
 pub struct RouteRequestRate {
     /// Requests per granularity and replica.
     #[schemars(range(min = 1))]
     pub target_value: i32,
-    /// The time over which the rate is averaged, as Go writes durations.
+    /// The time over which the rate is averaged: a duration such as 30s or 1m30s, at least as long as granularity
+    /// and at most 24h.
     #[serde(default = "window")]
+    #[schemars(length(max = 64))]
+    #[x_kube(validation = crate::rules::duration(), validation = crate::rules::window())]
     pub window: String,
-    /// The unit of time that the rate is given in, as Go writes durations.
+    /// The unit of time of the rate: a duration such as 1s or 1m, at least 1s.
     #[serde(default = "granularity")]
+    #[schemars(length(max = 64))]
+    #[x_kube(validation = crate::rules::duration(), validation = crate::rules::granularity())]
     pub granularity: String,
 }
 
-/// What happens while the target is not ready.
+/// What happens to requests while the app is not ready.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("has(self.fallback) || has(self.placeholder) || has(self.maxPendingRequests)").message("at least one of 'fallback', 'placeholder' or 'maxPendingRequests' must be set"),
-    validation = Rule::new("!has(self.overflow) || self.overflow != 'Placeholder' || has(self.placeholder)").message("overflow 'Placeholder' needs 'placeholder'")
+    validation = Rule::new("has(self.fallback) || has(self.placeholder) || has(self.maxPendingRequests)")
+        .message("set at least one of 'fallback', 'placeholder' and 'maxPendingRequests', or leave coldStart out"),
+    validation = Rule::new("!has(self.overflow) || self.overflow != 'Placeholder' || has(self.placeholder)")
+        .message("set 'placeholder' too, or make 'overflow' Reject")
 )]
 pub struct ColdStart {
-    /// Where requests go whose target does not become ready in time.
+    /// The Service that a request goes to when the app does not become ready in time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fallback: Option<ColdStartFallback>,
-    /// What requests are answered instead of being held.
+    /// What requests are answered instead of being held; with overflow Placeholder: those for which there is no room.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub placeholder: Option<ColdStartPlaceholder>,
-    /// How many requests may be held; further ones go the way of `overflow`.
+    /// How many requests may be held at a time. Left out: as many as the scaler's settings say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub max_pending_requests: Option<i32>,
-    /// What becomes of requests beyond `maxPendingRequests`.
+    /// What becomes of requests beyond maxPendingRequests: they are answered 503 (Reject), or with the placeholder
+    /// (Placeholder). Left out: Reject.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overflow: Option<Overflow>,
 }
 
-/// What becomes of requests beyond the limit of held ones.
+/// What becomes of requests beyond maxPendingRequests: they are answered 503 (Reject), or with the placeholder
+/// (Placeholder). Left out: Reject.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Overflow {
     /// They are answered 503.
@@ -174,28 +193,26 @@ pub enum Overflow {
     Placeholder,
 }
 
-/// Where requests go whose target does not become ready in time.
+/// Where requests go when the app does not become ready in time.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 pub struct ColdStartFallback {
-    /// The Service.
+    /// The Service and its port.
     pub service: ServiceRef,
 }
 
-/// A port of a Service of the object's namespace.
+/// A Service and its port.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(
-    validation = Rule::new("has(self.portName) != has(self.port)").message("exactly one of 'port' or 'portName' must be set")
-)]
+#[x_kube(validation = crate::rules::one_port())]
 pub struct ServiceRef {
-    /// The Service.
+    /// The Service, in the object's namespace.
     #[schemars(length(min = 1))]
     pub name: String,
-    /// Its port by number. Exactly one of this and `portName`.
+    /// The Service's port by number. Exactly one of port and portName is set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 65535))]
     pub port: Option<i32>,
-    /// Its port by name. Exactly one of this and `port`.
+    /// The Service's port by name. Exactly one of port and portName is set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1))]
     pub port_name: Option<String>,
@@ -204,7 +221,7 @@ pub struct ServiceRef {
 /// What requests are answered instead of being held.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 pub struct ColdStartPlaceholder {
-    /// The answer; its status is 503 where it names none.
+    /// The answer. Its status is 503 where it names none.
     pub response: StaticResponse,
 }
 
@@ -212,7 +229,8 @@ pub struct ColdStartPlaceholder {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("!(has(self.body) && has(self.bodyFromConfigMap))").message("at most one of 'body' or 'bodyFromConfigMap' may be set")
+    validation = Rule::new("!(has(self.body) && has(self.bodyFromConfigMap))")
+        .message("keep one of 'body' and 'bodyFromConfigMap'")
 )]
 pub struct StaticResponse {
     /// The HTTP status. Left out: 503 of a placeholder, 200 of a static route.
@@ -223,38 +241,43 @@ pub struct StaticResponse {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32768))]
     pub body: Option<String>,
-    /// Where the body is.
+    /// The ConfigMap that has the body, in the object's namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body_from_config_map: Option<ConfigMapKeyRef>,
-    /// Headers.
+    /// The response's headers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub headers: Option<BTreeMap<String, String>>,
 }
 
-/// A body in a ConfigMap of the object's namespace that carries [`crate::RESPONSE_BODY_LABEL`].
+/// A body in a ConfigMap.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 pub struct ConfigMapKeyRef {
-    /// The ConfigMap.
+    /// The ConfigMap. It has to carry the label http.keda.sh/response-body with the value "true".
     #[schemars(length(min = 1))]
     pub name: String,
-    /// The key. Left out: the request's path without its leading slash, `index.html` for the root.
+    /// The key in it. Left out: the request's path without its leading slash, index.html for /.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
 }
 
-/// How long the parts of a request may take, as Go writes durations. Left out, the global settings apply; `0s`
-/// is no limit.
+/// How long the parts of a request may take: durations such as 500ms, 30s or 1m30s.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RouteTimeouts {
-    /// How long a request waits for the target to become ready.
+    /// How long a request is held until the app is ready. 0s: as long as the gateway's limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    #[x_kube(validation = crate::rules::duration())]
     pub readiness: Option<String>,
-    /// How long the request takes as a whole.
+    /// How long a request may take as a whole. 0s: without a limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    #[x_kube(validation = crate::rules::duration())]
     pub request: Option<String>,
-    /// How long the response's headers may take, from when the request was sent.
+    /// How long the app may take from the request's forwarding to the response's headers. 0s: without a limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    #[x_kube(validation = crate::rules::duration())]
     pub response_header: Option<String>,
 }
 
@@ -262,12 +285,13 @@ pub struct RouteTimeouts {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct StaticRoute {
-    /// Which ones: any of these selects them.
+    /// Which requests: those that any of these rules selects. {} selects every request.
     #[schemars(length(min = 1))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub rules: Vec<RoutingRule>,
-    /// The answer; its status is 200 where it names none.
+    /// The answer. Its status is 200 where it names none.
     pub response: StaticResponse,
-    /// When they are.
+    /// When they are answered: always (Always), or while the app is not ready (WhenUnavailable).
     #[serde(default)]
     pub response_mode: ResponseMode,
 }
@@ -282,11 +306,15 @@ pub enum ResponseMode {
     Always,
 }
 
-/// What is known of the object.
+/// What has become of an InterceptorRoute.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct InterceptorRouteStatus {
-    /// Conditions, one of each type.
+    /// The generation of the object that the status is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// What is so and what is not, one condition of each type. Ready says whether requests are counted and held; if
+    /// not, its message says what to do.
     #[serde(default, deserialize_with = "lenient_conditions", skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,

@@ -5,10 +5,17 @@
 //! deserialize here, since an object that does not is lost to whoever watches. Durations are therefore strings,
 //! and numbers are unchecked: whoever uses an object checks it, and says on that object what is wrong.
 
+mod definitions;
+mod flaw;
 mod http_scaled_object;
 mod interceptor_route;
+mod rules;
+pub mod scaled_object;
 mod shared;
+pub mod spec;
 
+pub use definitions::definitions;
+pub use flaw::Flaw;
 pub use http_scaled_object::{
     ConcurrencyMetric, FailoverRef, HttpScaledObject, HttpScaledObjectSpec, HttpScaledObjectStatus, Replicas,
     RequestRateMetric, ScaleTargetRef, ScalingMetric, Timeouts,
@@ -19,6 +26,7 @@ pub use interceptor_route::{
     RouteRequestRate, RouteScalingMetric, RouteTimeouts, RoutingRule, ServiceRef, StaticResponse,
     StaticRoute, Target,
 };
+pub use scaled_object::{ScaledObject, ScaledObjectSpec, ScaledObjectStatus};
 pub use shared::HeaderMatch;
 
 /// The API group of both objects.

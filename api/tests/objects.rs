@@ -1,6 +1,5 @@
 //! Objects as users have written and stored them for the add-on read as what they say.
 
-use kube::CustomResourceExt;
 use serde::de::DeserializeOwned;
 use sluice_api::{
     ConcurrencyMetric, HeaderMatch, HttpScaledObject, InterceptorRoute, Overflow, RequestRateMetric,
@@ -175,7 +174,8 @@ fn what_is_read_is_written_back_the_same() {
 
 #[test]
 fn the_definitions_are_the_add_ons() {
-    let crd = serde_json::to_value(HttpScaledObject::crd()).unwrap();
+    let [http_scaled_object, interceptor_route] = sluice_api::definitions();
+    let crd = serde_json::to_value(http_scaled_object).unwrap();
     assert_eq!(crd["metadata"]["name"], "httpscaledobjects.http.keda.sh");
     assert_eq!(crd["spec"]["names"]["kind"], "HTTPScaledObject");
     assert_eq!(crd["spec"]["names"]["shortNames"][0], "httpso");
@@ -185,10 +185,10 @@ fn the_definitions_are_the_add_ons() {
     let spec = &version["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"];
     assert_eq!(spec["headers"]["x-kubernetes-list-map-keys"][0], "name");
     let rule = &spec["scaleTargetRef"]["x-kubernetes-validations"][0]["rule"];
-    assert_eq!(rule, "has(self.portName) != has(self.port)");
+    assert_eq!(rule, "has(self.port) != has(self.portName)");
     assert_eq!(spec["scalingMetric"]["properties"]["requestRate"]["properties"]["window"]["default"], "1m");
 
-    let crd = serde_json::to_value(InterceptorRoute::crd()).unwrap();
+    let crd = serde_json::to_value(interceptor_route).unwrap();
     assert_eq!(crd["metadata"]["name"], "interceptorroutes.http.keda.sh");
     let version = &crd["spec"]["versions"][0];
     assert_eq!(version["name"], "v1beta1");
@@ -197,4 +197,35 @@ fn the_definitions_are_the_add_ons() {
     assert!(required.contains(&"target".into()) && required.contains(&"scalingMetric".into()));
     assert_eq!(spec["properties"]["coldStart"]["x-kubernetes-validations"].as_array().unwrap().len(), 2);
     assert_eq!(spec["properties"]["coldStart"]["properties"]["maxPendingRequests"]["minimum"], 1.0);
+}
+
+/// An API server takes no references, and takes `null` for left out only where a schema does not allow it.
+#[test]
+fn the_definitions_are_plain_and_described() {
+    fn look(place: &str, schema: &serde_json::Value) {
+        for keyword in ["$ref", "nullable", "anyOf", "oneOf", "allOf", "title", "not"] {
+            assert!(schema.get(keyword).is_none(), "{place} has {keyword}");
+        }
+        assert!(schema["type"].is_string(), "{place} has no type");
+        let description = schema["description"].as_str().unwrap_or_default();
+        assert!(!description.contains(['`', '\n']), "{place} reads like source: {description}");
+        for (name, property) in schema["properties"].as_object().into_iter().flatten() {
+            assert!(property["description"].is_string(), "{place}.{name} is not described");
+            look(&format!("{place}.{name}"), property);
+        }
+        for (part, place) in
+            [("items", format!("{place}[]")), ("additionalProperties", format!("{place}{{}}"))]
+        {
+            if let Some(part) = schema.get(part) {
+                look(&place, part);
+            }
+        }
+    }
+    for definition in sluice_api::definitions() {
+        let definition = serde_json::to_value(definition).unwrap();
+        let [version] = &definition["spec"]["versions"].as_array().unwrap()[..] else {
+            panic!("one version")
+        };
+        look(definition["spec"]["names"]["kind"].as_str().unwrap(), &version["schema"]["openAPIV3Schema"]);
+    }
 }
