@@ -367,7 +367,7 @@ proptest! {
                 Call::Ready(ready) => {
                     if let Some(token) = token {
                         let (ready, not_ready) = if ready { (vec![7], vec![]) } else { (vec![], vec![7]) };
-                        bed.hear(token, link::to_worker::Message::Readiness(link::Readiness { ready, not_ready, unknown: vec![] }));
+                        bed.hear(token, link::to_worker::Message::Readiness(link::Readiness { ready, not_ready, ..Default::default() }));
                     }
                 }
                 Call::Table(routes) => {

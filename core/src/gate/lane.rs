@@ -83,7 +83,9 @@ impl Lane {
         self.phase == Phase::Open
             && self.queue.len() == 0
             && !word.forbids()
-            && (self.forwarded > 0 || now.since(self.last_good) < quiet)
+            // A look moves a round-robin balancer on by one: with two endpoints, every second turn would be the
+            // looks', and one of the two would get all requests.
+            && (word.hint == Hint::SeveralReady || self.forwarded > 0 || now.since(self.last_good) < quiet)
     }
 
     /// Whether a request that arrives now and may not simply go on is worth a look: not if others wait
@@ -107,7 +109,7 @@ impl Lane {
                 self.awaited_since = None;
                 self.next_look = now.after(SLOW);
             }
-            Hint::Ready => {
+            Hint::Ready | Hint::SeveralReady => {
                 // Only what waits measures the lag: without a hold nobody looks, and none is hurt.
                 self.awaited_since = (self.queue.len() > 0).then_some(now);
                 self.next_look = now;
@@ -132,8 +134,8 @@ impl Lane {
             _ if word.distrusted => ALONE,
             Hint::Unknown => ALONE,
             Hint::NotReady => SLOW,
-            Hint::Ready if now.since(word.since) < FAST_FOR => FAST,
-            Hint::Ready => FAST_IN_VAIN,
+            Hint::Ready | Hint::SeveralReady if now.since(word.since) < FAST_FOR => FAST,
+            Hint::Ready | Hint::SeveralReady => FAST_IN_VAIN,
         };
         self.next_look = now.after(pause);
         None

@@ -16,6 +16,8 @@ pub enum Hint {
     Unknown,
     /// It has a ready endpoint.
     Ready,
+    /// It has several: one that goes leaves others.
+    SeveralReady,
     /// It has none.
     NotReady,
 }
@@ -37,6 +39,15 @@ pub(super) struct Route {
     pub(super) word: Word,
     pub(super) lanes: Vec<usize>,
     pub(super) counts: Counts,
+}
+
+// === impl Hint ===
+
+impl Hint {
+    /// Whether there is anything to send a request to.
+    pub fn is_ready(self) -> bool {
+        matches!(self, Self::Ready | Self::SeveralReady)
+    }
 }
 
 // === impl Word ===
@@ -72,6 +83,11 @@ impl Route {
     /// Says whether that was news.
     pub(super) fn set_hint(&mut self, now: Instant, hint: Hint) -> bool {
         let news = self.word.hint != hint;
+        if news && self.word.hint.is_ready() && hint.is_ready() {
+            // Nothing that waits has to know how many there are.
+            self.word.hint = hint;
+            return false;
+        }
         if news {
             self.word = Word { hint, since: now, distrusted: false };
         }

@@ -168,6 +168,25 @@ fn a_dying_pod_that_envoy_still_lists_gets_nothing() {
 }
 
 #[test]
+fn where_several_are_ready_a_quiet_spell_is_no_reason_to_look() {
+    let mut bed = Bed::new(limits());
+    bed.world.set(b"app", true);
+    bed.gate.set_hint(at(0), 0, Hint::SeveralReady);
+    assert_eq!(bed.arrive(0, 1), Arrival::Forward);
+    assert_eq!(bed.world.looks.len(), 1, "what is not known yet is looked at");
+    bed.gate.depart(at(1), 1);
+    assert_eq!(bed.arrive(9_000, 2), Arrival::Forward);
+    bed.gate.depart(at(9_001), 2);
+    assert_eq!(bed.world.looks.len(), 1);
+    bed.gate.set_hint(at(9_500), 0, Hint::Ready);
+    assert_eq!(bed.arrive(20_000, 3), Arrival::Forward);
+    assert_eq!(bed.world.looks.len(), 2);
+    bed.gate.set_hint(at(20_001), 0, Hint::SeveralReady);
+    bed.gate.set_hint(at(20_002), 0, Hint::NotReady);
+    assert_eq!(bed.arrive(20_003, 4), Arrival::Hold);
+}
+
+#[test]
 fn a_scaler_that_is_wrong_for_long_is_not_believed_until_it_says_something_else() {
     let mut bed = Bed::new(limits());
     bed.world.set(b"app", true);
