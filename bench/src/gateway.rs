@@ -6,7 +6,7 @@ use anyhow::{Context as _, bail};
 use serde_json::{Value, json};
 use sluice_tests::{
     eds::EdsFile,
-    envoy::{AppCluster, Config, Filter, LISTENER, Route, Upstream},
+    envoy::{AppCluster, Config, Eds, Filter, LISTENER, Protocol, Route, Upstream},
     http,
     objects::{Condition, Objects, Target},
     process::Process,
@@ -40,7 +40,8 @@ pub(crate) struct Gateway {
     admin: SocketAddr,
     scaler: Option<Scaler>,
     objects: Objects,
-    eds: EdsFile,
+    /// None where the scaler tells Envoy its endpoints.
+    eds: Option<EdsFile>,
     target: Target,
     workers: u32,
 }
@@ -91,8 +92,11 @@ impl Gateway {
             Kind::Sluice { .. } => Some(Scaler::start(&objects, cores, &dir).await?),
             Kind::Plain | Kind::Empty | Kind::Delay => None,
         };
-        let eds = EdsFile::create(&dir.join("eds"), &target.cluster())?;
-        let bootstrap = bootstrap(bench, kind, &target, scaler.as_ref(), &eds, &dir)?;
+        let eds = match scaler {
+            Some(_) => None,
+            None => Some(EdsFile::create(&dir.join("eds"), &target.cluster())?),
+        };
+        let bootstrap = bootstrap(bench, kind, &target, scaler.as_ref(), eds.as_ref(), &dir)?;
         let (process, address, admin) = start_envoy(bench, &bootstrap, workers, cores, &dir).await?;
         let gateway = Self { kind, process, address, admin, scaler, objects, eds, target, workers };
         if let Some(scaler) = &gateway.scaler {
@@ -147,12 +151,14 @@ impl Gateway {
         .await
     }
 
-    /// Gives the app's cluster an endpoint, without a word to the scaler, and waits until Envoy has it.
+    /// Gives the app's cluster an endpoint (where there is a scaler, it does that), and waits until Envoy has it.
     ///
     /// # Errors
     /// If it does not come to that.
     pub(crate) async fn set_endpoint(&self, endpoint: SocketAddr) -> anyhow::Result<()> {
-        self.eds.set(&[endpoint])?;
+        if let Some(eds) = &self.eds {
+            eds.set(&[endpoint])?;
+        }
         self.until_stat(&format!("cluster.{}.membership_healthy", self.target.cluster()), 1).await
     }
 
@@ -189,7 +195,7 @@ fn bootstrap(
     kind: Kind,
     target: &Target,
     scaler: Option<&Scaler>,
-    eds: &EdsFile,
+    eds: Option<&EdsFile>,
     dir: &Path,
 ) -> anyhow::Result<Value> {
     let filter = match kind {
@@ -210,7 +216,10 @@ fn bootstrap(
         routes: vec![Route { domains: vec![target.host()], cluster: target.cluster() }],
         apps: vec![AppCluster {
             name: target.cluster(),
-            eds_file: eds.path().to_owned(),
+            eds: match eds {
+                Some(file) => Eds::File(file.path().to_owned()),
+                None => Eds::Scalers(Protocol::StateOfTheWorld),
+            },
             upstream: Upstream::AsDownstream,
         }],
         access_log: dir.join("access.log"),

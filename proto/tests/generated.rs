@@ -1,5 +1,7 @@
 //! The code under `src/generated` is what `proto/` says, and this is what makes it.
 //!
+//! Envoy's protos here are what endpoints need of them, written by hand.
+//!
 //! Committed, so that nobody needs a protobuf compiler to build; compared, so that it cannot fall behind.
 
 use std::{
@@ -8,7 +10,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-const PROTOS: [&str; 2] = ["sluice/link/v1/link.proto", "externalscaler.proto"];
+const PROTOS: [&str; 5] = [
+    "sluice/link/v1/link.proto",
+    "externalscaler.proto",
+    "envoy/config/endpoint/v3/endpoint.proto",
+    "envoy/service/endpoint/v3/eds.proto",
+    "envoy/service/discovery/v3/ads.proto",
+];
 const MEND: &str = "SLUICE_GENERATE=1 cargo test -p sluice-proto --test generated";
 
 #[test]
@@ -42,6 +50,9 @@ fn generate() -> BTreeMap<PathBuf, Vec<u8>> {
     tonic_prost_build::configure()
         // Ordered maps: prost's hashed ones need std, and the same message gives the same bytes.
         .btree_map(".")
+        // A resource is encoded once, and shared by all streams that it goes to.
+        .compile_well_known_types(true)
+        .bytes(".google.protobuf.Any")
         .client_mod_attribute(".", "#[cfg(feature = \"client\")]")
         .server_mod_attribute(".", "#[cfg(feature = \"server\")]")
         // Clients are generic over the transport: who connects brings it.

@@ -4,12 +4,16 @@ use crate::{
     board::Board,
     clock::Clock,
     config::Config,
+    eds::Eds,
     index::{Changes, Defaults, Flaw, Index, kind_name},
     keda::Streams,
     ledger::Ledger,
-    source::{Batch, ObjectKind, Problem},
+    source::{Batch, ObjectKind, Problem, cluster::Watches},
 };
-use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard},
+};
 use tokio::sync::watch;
 
 /// What all parts share.
@@ -19,10 +23,14 @@ pub struct Hub {
     pub clock: Clock,
     /// The route table as gateways hear it.
     pub board: Board,
+    /// Endpoints for plain Envoys.
+    pub eds: Eds,
     /// What gateways have counted.
     pub ledger: Ledger,
     /// KEDA's streams.
     pub streams: Streams,
+    /// The watches of an API server; none in standalone mode.
+    pub watches: Arc<Watches>,
     /// This replica's name.
     pub name: String,
     /// Whether responses say if they were held.
@@ -62,8 +70,10 @@ impl Hub {
         Self {
             clock: Clock::start(),
             board: Board::default(),
+            eds: Eds::default(),
             ledger: Ledger::new(config.activity_window),
             streams: Streams::default(),
+            watches: Arc::default(),
             name: config.name.clone(),
             cold_start_header: config.cold_start_header,
             worker_grace: config.worker_grace,
@@ -82,10 +92,12 @@ impl Hub {
             self.set_problems(problems);
         }
         let mut changes = Changes::new();
+        let mut touched = BTreeSet::new();
         if !batch.events.is_empty() {
             let has_objects = batch.events.iter().any(|event| event.kind().is_some_and(ObjectKind::is_route));
             let mut index = self.index.write().unwrap_or_else(PoisonError::into_inner);
             index.take(batch.events, &mut changes);
+            touched = index.take_touched();
             drop(index);
             if has_objects {
                 self.objects.send_modify(|version| *version += 1);
@@ -93,6 +105,8 @@ impl Hub {
         }
         self.ledger.publish(self.clock.now(), &changes);
         self.board.publish(&changes, batch.synced);
+        // After the board: "not ready" has to be at the gateways before the endpoints go.
+        self.eds.publish(self.clock.now(), &self.index(), &touched);
         if batch.synced {
             self.advance(Phase::Ready);
         }

@@ -1,12 +1,13 @@
 //! Starts everything, and ends it gracefully.
 
 use crate::{
-    config::Config,
+    config::{Config, Source},
+    eds::EdsService,
     http,
     hub::{Hub, Phase},
     keda::KedaService,
     link::LinkService,
-    source::folder,
+    source::{cluster, folder},
 };
 use sluice_proto::FILE_DESCRIPTOR_SET;
 use std::{future::Future, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
@@ -54,6 +55,9 @@ pub enum RunError {
     /// The process itself: threads, signals.
     #[error("{0}")]
     Process(#[from] io::Error),
+    /// The cluster that objects are read from.
+    #[error("{0}")]
+    Cluster(#[from] cluster::ConnectError),
     /// The gRPC server.
     #[error("gRPC: {0}")]
     Grpc(#[from] tonic::transport::Error),
@@ -119,7 +123,7 @@ async fn either(terminate: &mut Signal, interrupt: &mut Signal) -> &'static str 
 /// calls finished within the drain timeout.
 ///
 /// # Errors
-/// If the gRPC server fails.
+/// If there is no cluster to read objects from, or the gRPC server fails.
 pub async fn serve(
     config: Config,
     hub: Arc<Hub>,
@@ -127,7 +131,14 @@ pub async fn serve(
     stop: impl Future<Output = ()>,
 ) -> Result<(), RunError> {
     let (batches, mut batch) = mpsc::channel(16);
-    let source = tokio::spawn(folder::follow(config.folder.clone(), config.namespace.clone(), batches));
+    let namespace = config.namespace.clone();
+    let source = match &config.source {
+        Source::Folder(root) => tokio::spawn(folder::follow(root.clone(), namespace, batches)),
+        Source::Cluster => {
+            let client = cluster::connect().await?;
+            tokio::spawn(cluster::follow(client, namespace, Arc::clone(&hub.watches), batches))
+        }
+    };
     let taking = {
         let hub = Arc::clone(&hub);
         tokio::spawn(async move {
@@ -144,6 +155,10 @@ pub async fn serve(
                 hub.ledger.tidy();
             }
         })
+    };
+    let removing = {
+        let hub = Arc::clone(&hub);
+        tokio::spawn(async move { hub.eds.run(hub.clock).await })
     };
     let http = tokio::spawn(http::serve(Arc::clone(&hub), listeners.http));
     let (health, health_server) = tonic_health::server::health_reporter();
@@ -163,6 +178,8 @@ pub async fn serve(
         .http2_keepalive_timeout(Some(PING_PATIENCE))
         .add_service(LinkService::server(Arc::clone(&hub)))
         .add_service(KedaService::server(Arc::clone(&hub)))
+        .add_service(EdsService::server(Arc::clone(&hub)))
+        .add_service(EdsService::aggregated(Arc::clone(&hub)))
         .add_service(health_server)
         .add_service(reflection)
         .serve_with_incoming_shutdown(incoming, draining);
@@ -193,7 +210,7 @@ pub async fn serve(
             }
         }
     };
-    for task in [source, taking, tidying, http, health] {
+    for task in [source, taking, tidying, removing, http, health] {
         task.abort();
     }
     tracing::info!("ended");
@@ -211,7 +228,7 @@ async fn report_health(hub: Arc<Hub>, health: tonic_health::server::HealthReport
         };
         health.set_service_status("", status).await;
         health.set_service_status(READINESS, status).await;
-        for service in [KEDA_SERVICE, LINK_SERVICE] {
+        for service in [KEDA_SERVICE, LINK_SERVICE, EDS_SERVICE] {
             health.set_service_status(service, status).await;
         }
         if phases.changed().await.is_err() {
@@ -221,6 +238,8 @@ async fn report_health(hub: Arc<Hub>, health: tonic_health::server::HealthReport
 }
 
 const KEDA_SERVICE: &str = sluice_proto::keda::external_scaler_server::SERVICE_NAME;
+const EDS_SERVICE: &str =
+    sluice_proto::envoy::service::endpoint::v3::endpoint_discovery_service_server::SERVICE_NAME;
 const LINK_SERVICE: &str = sluice_proto::link::link_server::SERVICE_NAME;
 
 // === impl Listeners ===

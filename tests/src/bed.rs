@@ -3,7 +3,7 @@
 use crate::{
     app::{App, AppOptions},
     eds::EdsFile,
-    envoy::{self, AppCluster, Config, Envoy, Filter, Route, Upstream},
+    envoy::{self, AppCluster, Config, Eds, Envoy, Filter, Protocol, Route, Upstream},
     http::{self, Answer},
     logs::LogDir,
     objects::{Condition, Objects, Target},
@@ -29,6 +29,7 @@ pub struct Bed {
     pub scalers: Vec<Scaler>,
     /// The API server's objects.
     pub objects: Objects,
+    /// None where the scalers tell Envoy its endpoints.
     eds: Vec<(Target, EdsFile)>,
     apps: AtomicU64,
     // Last: it is dropped after the processes, when their logs are whole.
@@ -48,6 +49,8 @@ pub struct Builder {
     plugin: Value,
     upstream: Upstream,
     unrouted: Vec<Target>,
+    unknown: Vec<Target>,
+    eds: Option<Protocol>,
 }
 
 // === impl Builder ===
@@ -102,6 +105,25 @@ impl Builder {
         self
     }
 
+    /// Apps that the gateway has clusters and routes for, and of which there is no object yet.
+    pub fn unknown(mut self, targets: Vec<Target>) -> Self {
+        self.unknown = targets;
+        self
+    }
+
+    /// How Envoy asks the scalers for endpoints; state of the world if not said.
+    pub fn eds(mut self, protocol: Protocol) -> Self {
+        self.eds = Some(protocol);
+        self
+    }
+
+    /// Envoy has its endpoints from a control plane of its own, as an Istio gateway has: the test says when
+    /// ([`Bed::set_endpoints`]). It is so too where there is no scaler.
+    pub fn control_plane(mut self) -> Self {
+        self.eds = None;
+        self
+    }
+
     /// Objects that the scaler has and the gateway has no route for.
     pub fn unrouted(mut self, targets: Vec<Target>) -> Self {
         self.unrouted = targets;
@@ -144,8 +166,10 @@ impl Builder {
             scalers.push(Scaler::start(&name, objects.dir(), &self.scaler_args, dir).await?);
         }
         let mut eds = Vec::new();
-        for target in &self.targets {
-            eds.push((target.clone(), EdsFile::create(&dir.join("eds"), &target.cluster())?));
+        if self.protocol().is_none() {
+            for target in self.clusters() {
+                eds.push((target.clone(), EdsFile::create(&dir.join("eds"), &target.cluster())?));
+            }
         }
         let config = self.envoy_config(dir, &scalers, &eds)?;
         let binary = envoy::envoy(self.envoy_version.as_deref())?;
@@ -155,6 +179,20 @@ impl Builder {
             wait_for_links(scaler, self.workers, routes).await?;
         }
         Ok((envoy, scalers, objects, eds))
+    }
+
+    /// How Envoy asks the scalers for endpoints, if it does.
+    fn protocol(&self) -> Option<Protocol> {
+        self.eds.filter(|_| self.scalers > 0)
+    }
+
+    /// What the gateway has clusters for.
+    fn clusters(&self) -> impl Iterator<Item = &Target> {
+        self.targets.iter().chain(&self.unknown)
+    }
+
+    fn app_cluster(&self, name: String, eds: Eds) -> AppCluster {
+        AppCluster { name, eds, upstream: self.upstream }
     }
 
     fn envoy_config(
@@ -183,18 +221,21 @@ impl Builder {
             filter,
             scalers: clusters,
             routes: self
-                .targets
-                .iter()
+                .clusters()
                 .map(|target| Route { domains: vec![target.host()], cluster: target.cluster() })
                 .collect(),
-            apps: eds
-                .iter()
-                .map(|(_, file)| AppCluster {
-                    name: file.cluster().to_owned(),
-                    eds_file: file.path().to_owned(),
-                    upstream: self.upstream,
-                })
-                .collect(),
+            apps: match self.protocol() {
+                Some(protocol) => self
+                    .clusters()
+                    .map(|target| self.app_cluster(target.cluster(), Eds::Scalers(protocol)))
+                    .collect(),
+                None => eds
+                    .iter()
+                    .map(|(target, file)| {
+                        self.app_cluster(target.cluster(), Eds::File(file.path().to_owned()))
+                    })
+                    .collect(),
+            },
             access_log: dir.join("access.log"),
         })
     }
@@ -227,6 +268,8 @@ impl Bed {
             plugin: json!({}),
             upstream: Upstream::AsDownstream,
             unrouted: Vec::new(),
+            unknown: Vec::new(),
+            eds: Some(Protocol::StateOfTheWorld),
         }
     }
 
@@ -255,7 +298,8 @@ impl Bed {
 
     fn eds_file(&self, target: &Target) -> anyhow::Result<&EdsFile> {
         let found = self.eds.iter().find(|(other, _)| other == target);
-        Ok(&found.with_context(|| format!("this bed has no app {}", target.name))?.1)
+        let found = found.with_context(|| format!("this bed has no file of endpoints for {}", target.name));
+        Ok(&found?.1)
     }
 
     /// The EndpointSlice controller's word to the scaler: these and no others are ready.
@@ -270,19 +314,19 @@ impl Bed {
     /// The control plane's word to Envoy: these and no others are the cluster's endpoints.
     ///
     /// # Errors
-    /// If there is no such app, or the file cannot be written.
+    /// If the scalers tell Envoy its endpoints, there is no such app, or the file cannot be written.
     pub fn set_endpoints(&self, target: &Target, endpoints: &[SocketAddr]) -> anyhow::Result<()> {
         self.eds_file(target)?.set(endpoints)?;
         Ok(())
     }
 
-    /// Tells the scaler, then Envoy, as it happens in a cluster.
+    /// Tells the scaler, then Envoy (if the scaler does not), as it happens in a cluster.
     ///
     /// # Errors
     /// If a file cannot be written.
     pub fn wake(&self, target: &Target, endpoints: &[SocketAddr]) -> anyhow::Result<()> {
         self.say_ready(target, endpoints)?;
-        self.set_endpoints(target, endpoints)
+        if self.eds.is_empty() { Ok(()) } else { self.set_endpoints(target, endpoints) }
     }
 
     /// Takes the app's endpoints away from both, and waits until Envoy's main thread has seen it.

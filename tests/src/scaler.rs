@@ -48,9 +48,24 @@ pub struct State {
     /// KEDA's open streams.
     #[serde(default)]
     pub keda_streams: Vec<KedaStream>,
+    /// Envoys that have their endpoints from it.
+    #[serde(default)]
+    pub eds: EdsState,
     /// What is wrong with the objects.
     #[serde(default)]
     pub problems: Vec<Problem>,
+}
+
+/// Envoys that have their endpoints from a scaler.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EdsState {
+    /// Their open streams.
+    pub streams: u64,
+    /// The clusters that they ask for, each once.
+    pub clusters: u64,
+    /// How often one did not take over what it was told.
+    pub rejections: u64,
 }
 
 /// A route, summed over all workers.
@@ -65,6 +80,8 @@ pub struct RouteState {
     pub name: String,
     /// What is known of the target: `ready`, `notReady` or `unknown`.
     pub hint: String,
+    /// How many endpoints are ready.
+    pub ready_endpoints: u64,
     /// Whether KEDA is told that it is active.
     pub active: bool,
     /// Requests that have arrived and not ended.

@@ -10,7 +10,8 @@
 //!            scaler ◀──YAML── EndpointSlice controller ──after a lag──▶ control plane ──EDS──▶ Envoy
 //! ```
 //!
-//! The scaler learns of a ready pod before Envoy does, and of an ending one too: that is the order in a cluster.
+//! The scaler learns of a ready pod before Envoy does, and of an ending one too: that is the order in a cluster. There
+//! may be no control plane: then it is the scaler that tells Envoy.
 
 use crate::{
     app::{App, AppOptions},
@@ -47,9 +48,6 @@ pub struct Options {
     pub cooldown: Duration,
     /// How the process starts.
     pub app: AppOptions,
-    /// From an EndpointSlice to Envoy's endpoints: istiod's debounce and push. 102 ms is what istiod 1.31.1 takes
-    /// by default, 2 ms without its debounce.
-    pub endpoint_lag: Duration,
     /// From the pod's deletion to SIGTERM: its `preStop`.
     pub termination_delay: Duration,
 }
@@ -81,12 +79,12 @@ pub enum What {
     },
     /// The app passes its readiness probe.
     ProcessReady,
-    /// The EndpointSlices were written.
+    /// The EndpointSlices were written; the moment is the one just before.
     Slices {
         /// How many endpoints are ready in them.
         ready: usize,
     },
-    /// Envoy's endpoints were written; the moment is the one just before.
+    /// The control plane wrote Envoy's endpoints; the moment is the one just before.
     Endpoints {
         /// How many there are.
         usable: usize,
@@ -104,12 +102,22 @@ pub struct Surroundings {
     pub scaler: SocketAddr,
     /// The folder that the scaler reads.
     pub objects: Objects,
-    /// Envoy's endpoints of the app's cluster.
-    pub eds: EdsFile,
+    /// Who tells Envoy the endpoints of the app's cluster, if the scaler does not.
+    pub control_plane: Option<ControlPlane>,
     /// Where the app's logs go.
     pub dir: PathBuf,
     /// Who is told what happens.
     pub events: mpsc::UnboundedSender<Event>,
+}
+
+/// istiod's part.
+#[derive(Debug)]
+pub struct ControlPlane {
+    /// Envoy's endpoints of the app's cluster.
+    pub eds: EdsFile,
+    /// From an EndpointSlice to Envoy's endpoints: istiod's debounce and push. 102 ms is what istiod 1.31.1 takes
+    /// by default, 2 ms without its debounce.
+    pub lag: Duration,
 }
 
 /// Runs until `shutdown`, then ends every process that it started.
@@ -160,7 +168,7 @@ impl Standin {
         surroundings: Surroundings,
         tasks: &mut JoinSet<anyhow::Result<()>>,
     ) -> anyhow::Result<Self> {
-        let Surroundings { scaler, objects, eds, dir, events } = surroundings;
+        let Surroundings { scaler, objects, control_plane, dir, events } = surroundings;
         let keda = Keda::new(scaler, &options.target)?;
         let (ready, ready_changes) = watch::channel(Vec::new());
         let (activation_sender, activation) = watch::channel(0);
@@ -173,7 +181,9 @@ impl Standin {
         });
         cluster.publish()?;
         tasks.spawn(follow_stream(keda.clone(), activation_sender, events.clone()));
-        tasks.spawn(control_plane(eds, options.endpoint_lag, ready_changes, events));
+        if let Some(control_plane) = control_plane {
+            tasks.spawn(control_plane.run(ready_changes, events));
+        }
         Ok(Self { options, dir, keda, cluster, activation, started: 0, terminating: JoinSet::new() })
     }
 
@@ -273,13 +283,14 @@ impl Cluster {
     fn publish(&self) -> anyhow::Result<()> {
         // Held while writing, so that the last change is the last one written.
         let endpoints = self.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = clock::now_us();
         self.objects.endpoints(&self.target, &endpoints)?;
         let ready: Vec<SocketAddr> = endpoints
             .iter()
             .filter(|(_, condition)| *condition == Condition::Ready)
             .map(|(address, _)| *address)
             .collect();
-        self.say(What::Slices { ready: ready.len() });
+        self.say_at(before, What::Slices { ready: ready.len() });
         self.ready.send_if_modified(|before| {
             let changed = *before != ready;
             *before = ready;
@@ -318,18 +329,21 @@ async fn follow_stream(
     }
 }
 
-/// The control plane: what is ready becomes Envoy's endpoints, some time later.
-async fn control_plane(
-    eds: EdsFile,
-    lag: Duration,
-    mut ready: watch::Receiver<Vec<SocketAddr>>,
-    events: mpsc::UnboundedSender<Event>,
-) -> anyhow::Result<()> {
-    while ready.changed().await.is_ok() {
-        tokio::time::sleep(lag).await;
-        let endpoints = ready.borrow_and_update().clone();
-        let at_us = eds.set(&endpoints)?;
-        _ = events.send(Event { at_us, what: What::Endpoints { usable: endpoints.len() } });
+// === impl ControlPlane ===
+
+impl ControlPlane {
+    /// What is ready becomes Envoy's endpoints, some time later.
+    async fn run(
+        self,
+        mut ready: watch::Receiver<Vec<SocketAddr>>,
+        events: mpsc::UnboundedSender<Event>,
+    ) -> anyhow::Result<()> {
+        while ready.changed().await.is_ok() {
+            tokio::time::sleep(self.lag).await;
+            let endpoints = ready.borrow_and_update().clone();
+            let at_us = self.eds.set(&endpoints)?;
+            _ = events.send(Event { at_us, what: What::Endpoints { usable: endpoints.len() } });
+        }
+        Ok(())
     }
-    Ok(())
 }

@@ -18,7 +18,10 @@ use std::{
 };
 use tokio::{sync::mpsc, task::JoinSet};
 
+/// With a control plane that lags like istiod.
 const CYCLES: u64 = 500;
+/// With endpoints from the scaler, which is the first to know and must not be the first to tell.
+const CYCLES_BY_SCALER: u64 = 300;
 
 /// Clients that send their next request when they have the answer to the last one; a half of them over HTTP/1.1.
 const CLIENTS: u64 = 8;
@@ -42,15 +45,27 @@ struct Seen {
 #[tokio::test]
 async fn five_hundred_sleeps_and_wakes_under_steady_load_give_only_200() {
     let target = Target::new("app");
-    let bed = Bed::of(std::slice::from_ref(&target)).workers(2).start().await.unwrap();
+    let bed = Bed::of(std::slice::from_ref(&target)).workers(2).control_plane();
+    cycles(&bed.start().await.unwrap(), &target, CYCLES, Some(ENDPOINT_LAG)).await;
+}
+
+#[tokio::test]
+async fn three_hundred_with_endpoints_from_the_scaler_give_only_200() {
+    let target = Target::new("app");
+    let bed = Bed::of(std::slice::from_ref(&target)).workers(2);
+    cycles(&bed.start().await.unwrap(), &target, CYCLES_BY_SCALER, None).await;
+}
+
+/// `lag`: the control plane's; none if there is none but the scaler.
+async fn cycles(bed: &Bed, target: &Target, cycles: u64, lag: Option<Duration>) {
     let seen = Arc::new(Seen::default());
     let mut clients = JoinSet::new();
     for number in 0..CLIENTS {
         clients.spawn(client(number % 2 == 0, bed.envoy.address(), target.host(), Arc::clone(&seen)));
     }
-    for cycle in 0..CYCLES {
+    for cycle in 0..cycles {
         let ran = tokio::select! {
-            ran = one_cycle(&bed, &target, &seen) => ran,
+            ran = one_cycle(bed, target, lag, &seen) => ran,
             // A client ends early only with what it did not expect.
             Some(ended) = clients.join_next() => ended.unwrap(),
         };
@@ -60,30 +75,32 @@ async fn five_hundred_sleeps_and_wakes_under_steady_load_give_only_200() {
     }
     // Let the held ones out.
     let app = bed.start_app().await.unwrap();
-    bed.wake(&target, &[app.address()]).unwrap();
+    bed.wake(target, &[app.address()]).unwrap();
     seen.enough.store(true, Ordering::Relaxed);
     while let Some(ended) = clients.join_next().await {
         ended.unwrap().unwrap();
     }
     let (good, cold) = (seen.good.load(Ordering::Relaxed), seen.cold.load(Ordering::Relaxed));
     assert!(
-        cold >= CYCLES * CLIENTS,
+        cold >= cycles * CLIENTS,
         "{cold} of {good} answers were cold: every client waits in every cycle"
     );
     assert!(good > cold, "and has warm ones in between");
     let counted =
-        bed.until_route(&target, "all counted", |route| (route.arrivals, route.in_flight) == (good, 0)).await;
+        bed.until_route(target, "all counted", |route| (route.arrivals, route.in_flight) == (good, 0)).await;
     assert_eq!(counted.unwrap().cold_starts, cold, "what the clients were told is what was counted");
 }
 
 /// All clients wait; an app starts and answers; it is taken away.
-async fn one_cycle(bed: &Bed, target: &Target, seen: &Seen) -> anyhow::Result<()> {
+async fn one_cycle(bed: &Bed, target: &Target, lag: Option<Duration>, seen: &Seen) -> anyhow::Result<()> {
     bed.until_filter_holds(CLIENTS).await?;
     let before = seen.good.load(Ordering::Relaxed);
     let mut app: App = bed.start_app().await?;
     bed.say_ready(target, &[app.address()])?;
-    tokio::time::sleep(ENDPOINT_LAG).await;
-    bed.set_endpoints(target, &[app.address()])?;
+    if let Some(lag) = lag {
+        tokio::time::sleep(lag).await;
+        bed.set_endpoints(target, &[app.address()])?;
+    }
     wait::until("answers after the wake", async || {
         let answers = seen.good.load(Ordering::Relaxed) - before;
         if answers >= ANSWERS_PER_WAKE { Ok(()) } else { Err(format!("{answers}")) }
@@ -91,8 +108,10 @@ async fn one_cycle(bed: &Bed, target: &Target, seen: &Seen) -> anyhow::Result<()
     .await?;
 
     bed.objects.endpoints(target, &[(app.address(), Condition::Terminating)])?;
-    tokio::time::sleep(ENDPOINT_LAG).await;
-    bed.set_endpoints(target, &[])?;
+    if let Some(lag) = lag {
+        tokio::time::sleep(lag).await;
+        bed.set_endpoints(target, &[])?;
+    }
     // As a preStop hook would: the process ends when the gateway has let go of it.
     let connections = format!("cluster.{}.upstream_cx_active", target.cluster());
     wait::until("the gateway to close its connections", async || match bed.envoy.stat(&connections).await {
@@ -137,13 +156,12 @@ async fn keda_wakes_the_app_and_puts_it_to_sleep_again() {
         polling_interval: Duration::from_millis(100),
         cooldown: Duration::from_millis(500),
         app: AppOptions { start_delay: Duration::from_millis(50) },
-        endpoint_lag: Duration::from_millis(100),
         termination_delay: Duration::from_millis(500),
     };
     let surroundings = Surroundings {
         scaler: bed.scalers[0].grpc(),
         objects: bed.objects.clone(),
-        eds: bed.eds(&target).unwrap(),
+        control_plane: None,
         dir: bed.dir().to_owned(),
         events,
     };
@@ -162,9 +180,7 @@ async fn keda_wakes_the_app_and_puts_it_to_sleep_again() {
                 at(&What::Told),
                 at(&What::ProcessReady),
                 at(&What::Slices { ready: 1 }),
-                at(&What::Endpoints { usable: 1 }),
                 at(&What::ScaledToZero),
-                at(&What::Endpoints { usable: 0 }),
                 at(&What::ProcessEnded),
             ];
             assert!(order.is_sorted() && order.iter().all(Option::is_some), "round {round}: {steps:?}");

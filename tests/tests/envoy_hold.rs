@@ -19,7 +19,7 @@ const COLD_START: &str = "x-keda-http-cold-start";
 #[tokio::test]
 async fn a_request_to_a_sleeping_app_is_held_until_its_cluster_is_usable() {
     let target = Target::new("app");
-    let bed = Bed::of(std::slice::from_ref(&target)).start().await.unwrap();
+    let bed = Bed::of(std::slice::from_ref(&target)).control_plane().start().await.unwrap();
     let held = bed.spawn_get(&target, "/");
     let route = bed.until_held(&target, 1).await.unwrap();
     assert!(route.active, "KEDA has to be told of a held request: {route:?}");
@@ -67,7 +67,7 @@ async fn an_app_that_went_to_sleep_is_held_for_again() {
 #[tokio::test]
 async fn an_app_that_is_called_not_ready_is_held_for_even_while_envoy_still_lists_it() {
     let target = Target::new("app");
-    let bed = Bed::of(std::slice::from_ref(&target)).start().await.unwrap();
+    let bed = Bed::of(std::slice::from_ref(&target)).control_plane().start().await.unwrap();
     let app = bed.start_app().await.unwrap();
     bed.wake(&target, &[app.address()]).unwrap();
     bed.until_usable(&target, 1).await.unwrap();
@@ -79,6 +79,26 @@ async fn an_app_that_is_called_not_ready_is_held_for_even_while_envoy_still_list
     bed.until_held(&target, 1).await.unwrap();
     bed.say_ready(&target, &[app.address()]).unwrap();
     assert_eq!(held.await.unwrap().unwrap().status, 200);
+}
+
+/// A look takes a turn of the balancer as a request does. Two endpoints and a look before every request would give all
+/// requests to one of them.
+#[tokio::test]
+async fn looks_leave_round_robin_as_it_is() {
+    const REQUESTS: usize = 20;
+    let target = Target::new("app");
+    // Every request comes after a quiet spell.
+    let bed = Bed::of(std::slice::from_ref(&target)).plugin("quiet", "0s".into()).start().await.unwrap();
+    let (one, other) = (bed.start_app().await.unwrap(), bed.start_app().await.unwrap());
+    bed.wake(&target, &[one.address(), other.address()]).unwrap();
+    bed.until_usable(&target, 2).await.unwrap();
+    bed.until_route(&target, "both ready", |route| route.ready_endpoints == 2).await.unwrap();
+    for _ in 0..REQUESTS {
+        assert_eq!(bed.get(&target, "/").await.unwrap().status, 200);
+    }
+    let served = [one.requests().unwrap().len(), other.requests().unwrap().len()];
+    // The first request looks, since nothing is known.
+    assert!(served.iter().all(|served| served.abs_diff(REQUESTS / 2) <= 1), "{served:?}");
 }
 
 /// Every request has a connection of its own, and each is sent only when Envoy has the one before, so their order

@@ -36,7 +36,7 @@ async fn a_scaler_that_is_killed_during_holds_and_started_again_loses_nothing() 
 #[tokio::test]
 async fn holds_are_released_while_the_scaler_is_away() {
     let target = Target::new("app");
-    let mut bed = Bed::of(std::slice::from_ref(&target)).start().await.unwrap();
+    let mut bed = Bed::of(std::slice::from_ref(&target)).control_plane().start().await.unwrap();
     let held = bed.spawn_get(&target, "/");
     bed.until_held(&target, 1).await.unwrap();
     bed.scalers[0].kill();

@@ -29,10 +29,20 @@ const ACTIVITY_WINDOW: &str = "1s";
 /// another number each time, so that no tick is always met at the same point.
 const LAGS: std::ops::Range<u64> = 5..45;
 
+/// Who tells Envoy the endpoints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Source {
+    /// A control plane that is slower than the EndpointSlice.
+    ControlPlane,
+    /// The scaler.
+    Scaler,
+}
+
 /// An app that sleeps, and who listens for it.
 struct Sleeper {
     target: Target,
-    eds: EdsFile,
+    /// None where the scaler tells Envoy.
+    eds: Option<EdsFile>,
     stream: Streaming<IsActiveResponse>,
 }
 
@@ -40,20 +50,30 @@ struct Sleeper {
 struct Wake {
     id: String,
     told_ms: f64,
+    /// When whoever tells Envoy its endpoints had the app's: of the scaler, the EndpointSlice's writing.
     endpoint_us: u64,
 }
 
 pub(super) async fn run(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
+    for source in [Source::ControlPlane, Source::Scaler] {
+        wake_many(bench, report, source).await?;
+    }
+    Ok(())
+}
+
+async fn wake_many(bench: &Bench, report: &mut Report, source: Source) -> anyhow::Result<()> {
     let wakes = bench.plan.wakes;
     let targets: Vec<Target> =
         (0..wakes.min(APPS)).map(|number| Target::new(&format!("sleeper-{number}"))).collect();
     let args = ["--activity-window", ACTIVITY_WINDOW];
-    let bed = Bed::of(&targets).workers(2).scaler_args(&args).start().await?;
+    let builder = Bed::of(&targets).workers(2).scaler_args(&args);
+    let builder = if source == Source::ControlPlane { builder.control_plane() } else { builder };
+    let bed = builder.start().await?;
     let scaler = bed.scalers.first().context("the bed has no scaler")?;
     let app = bed.start_app().await?;
     let mut sleepers = Vec::new();
     for target in targets {
-        let eds = bed.eds(&target)?;
+        let eds = if source == Source::ControlPlane { Some(bed.eds(&target)?) } else { None };
         let stream = Keda::new(scaler.grpc(), &target)?.stream_is_active().await?;
         sleepers.push(Sleeper { target, eds, stream });
     }
@@ -63,22 +83,28 @@ pub(super) async fn run(bench: &Bench, report: &mut Report) -> anyhow::Result<()
         let sleeper = sleepers.get_mut(number % apps).context("no apps")?;
         sleeper.until_asleep(&bed).await?;
         woken.push(sleeper.wake(&bed, number, app.address(), Duration::from_millis(lag)).await?);
-        sleeper.eds.set(&[])?;
+        if let Some(eds) = &sleeper.eds {
+            eds.set(&[])?;
+        }
         bed.say_ready(&sleeper.target, &[])?;
     }
-    say(report, &woken, &app)
+    say(report, source, &woken, &app)
 }
 
-fn say(report: &mut Report, woken: &[Wake], app: &App) -> anyhow::Result<()> {
+fn say(report: &mut Report, source: Source, woken: &[Wake], app: &App) -> anyhow::Result<()> {
     let told: Vec<f64> = woken.iter().map(|wake| wake.told_ms).collect();
-    report.figure(Part::Wake, "wakes", woken.len() as f64, "", None);
+    if source == Source::ControlPlane {
+        report.figure(Part::Wake, "wakes", woken.len() as f64, "", None);
+    }
     let mut line = |name: &str, samples: &[f64], percent: f64, most: Option<f64>| {
         let value = percentile(samples, percent);
         report.figure(Part::Wake, name, value, "ms", most.map(Goal::AtMost));
     };
-    line("arrival to `true` at KEDA, p50", &told, 50.0, Some(1.0));
-    line("arrival to `true` at KEDA, p99", &told, 99.0, Some(5.0));
-    line("arrival to `true` at KEDA, worst", &told, 100.0, None);
+    if source == Source::ControlPlane {
+        line("arrival to `true` at KEDA, p50", &told, 50.0, Some(1.0));
+        line("arrival to `true` at KEDA, p99", &told, 99.0, Some(5.0));
+        line("arrival to `true` at KEDA, worst", &told, 100.0, None);
+    }
     let arrived: HashMap<String, u64> =
         app.requests()?.into_iter().map(|request| (request.id, request.at_us)).collect();
     let released: Vec<f64> = woken
@@ -88,9 +114,18 @@ fn say(report: &mut Report, woken: &[Wake], app: &App) -> anyhow::Result<()> {
             Ok(clock::ms_between(wake.endpoint_us, *at_us))
         })
         .collect::<anyhow::Result<_>>()?;
-    line("endpoint usable to request at the app, p50", &released, 50.0, Some(5.0));
-    line("endpoint usable to request at the app, p99", &released, 99.0, Some(20.0));
-    line("endpoint usable to request at the app, worst", &released, 100.0, None);
+    match source {
+        Source::ControlPlane => {
+            line("endpoint usable to request at the app, p50", &released, 50.0, Some(5.0));
+            line("endpoint usable to request at the app, p99", &released, 99.0, Some(20.0));
+            line("endpoint usable to request at the app, worst", &released, 100.0, None);
+        }
+        Source::Scaler => {
+            line("EDS by the scaler: ready to request at the app, p50", &released, 50.0, Some(15.0));
+            line("EDS by the scaler: ready to request at the app, p99", &released, 99.0, None);
+            line("EDS by the scaler: ready to request at the app, worst", &released, 100.0, None);
+        }
+    }
     Ok(())
 }
 
@@ -125,10 +160,16 @@ impl Sleeper {
         let told_ms = sent.elapsed().as_secs_f64() * 1000.0;
         ensure!(told.result, "{id}: KEDA was told false");
 
+        let ready_us = clock::now_us();
         bed.say_ready(&self.target, &[app])?;
-        bed.until_route(&self.target, "the hint `ready`", |route| route.hint == "ready").await?;
-        tokio::time::sleep(lag).await;
-        let endpoint_us = self.eds.set(&[app])?;
+        let endpoint_us = match &self.eds {
+            Some(eds) => {
+                bed.until_route(&self.target, "the hint `ready`", |route| route.hint == "ready").await?;
+                tokio::time::sleep(lag).await;
+                eds.set(&[app])?
+            }
+            None => ready_us,
+        };
         let answer = answer.await??;
         ensure!(answer.status == 200, "{id}: answered with {}", answer.status);
         ensure!(answer.header("x-keda-http-cold-start") == "true", "{id}: it was not held");

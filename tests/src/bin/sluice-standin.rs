@@ -8,7 +8,7 @@ use sluice_tests::{
     eds::EdsFile,
     objects::{Objects, Target},
     process,
-    standin::{self, Options, Surroundings},
+    standin::{self, ControlPlane, Options, Surroundings},
 };
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use tokio::sync::mpsc;
@@ -22,9 +22,9 @@ struct Args {
     /// The folder that the scaler reads; the app's EndpointSlices are written there.
     #[arg(long)]
     objects: PathBuf,
-    /// The file that Envoy reads the app's endpoints from (EDS).
+    /// The file that Envoy reads the app's endpoints from (EDS); none where the scaler tells Envoy.
     #[arg(long)]
-    eds: PathBuf,
+    eds: Option<PathBuf>,
     /// Where the app writes its logs.
     #[arg(long)]
     logs: PathBuf,
@@ -47,7 +47,7 @@ struct Args {
     #[arg(long, default_value_t = 0)]
     app_start_ms: u64,
     /// From an EndpointSlice to Envoy's endpoints.
-    #[arg(long, default_value_t = 100)]
+    #[arg(long, default_value_t = 100, requires = "eds")]
     endpoint_lag_ms: u64,
     /// From scaling to zero to SIGTERM.
     #[arg(long, default_value_t = 1000)]
@@ -64,14 +64,18 @@ async fn main() -> anyhow::Result<()> {
         polling_interval: Duration::from_millis(args.polling_interval_ms),
         cooldown: Duration::from_millis(args.cooldown_ms),
         app: AppOptions { start_delay: Duration::from_millis(args.app_start_ms) },
-        endpoint_lag: Duration::from_millis(args.endpoint_lag_ms),
         termination_delay: Duration::from_millis(args.termination_delay_ms),
+    };
+    let lag = Duration::from_millis(args.endpoint_lag_ms);
+    let control_plane = match args.eds {
+        Some(path) => Some(ControlPlane { eds: EdsFile::open(path, &cluster)?, lag }),
+        None => None,
     };
     let (events, mut happened) = mpsc::unbounded_channel();
     let surroundings = Surroundings {
         scaler: args.scaler,
         objects: Objects::new(args.objects)?,
-        eds: EdsFile::open(args.eds, &cluster)?,
+        control_plane,
         dir: args.logs,
         events,
     };

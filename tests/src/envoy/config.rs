@@ -13,6 +13,9 @@ use std::{
 /// The name of the one listener.
 pub const LISTENER: &str = "ingress";
 
+/// The cluster of all scalers: any of them can tell endpoints.
+const ALL_SCALERS: &str = "sluice-scalers";
+
 /// What Istio sets where a circuit breaker is to be none.
 const NO_LIMIT: u32 = u32::MAX;
 
@@ -51,15 +54,35 @@ pub struct Route {
     pub cluster: String,
 }
 
-/// An app's cluster: EDS from a file.
+/// An app's cluster.
 #[derive(Clone, Debug)]
 pub struct AppCluster {
     /// Its name.
     pub name: String,
-    /// The file that EDS reads, in a folder of its own.
-    pub eds_file: PathBuf,
+    /// Who tells its endpoints.
+    pub eds: Eds,
     /// How Envoy talks to the app.
     pub upstream: Upstream,
+}
+
+/// Who tells a cluster's endpoints.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Eds {
+    /// A file, in a folder of its own.
+    File(PathBuf),
+    /// The scalers, all behind one cluster.
+    Scalers(Protocol),
+}
+
+/// How Envoy asks the scalers for endpoints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// State of the world, a stream per cluster.
+    StateOfTheWorld,
+    /// Incremental, a stream per cluster.
+    Incremental,
+    /// State of the world, one stream for all clusters.
+    Aggregated,
 }
 
 /// The protocol towards an app.
@@ -76,17 +99,25 @@ pub enum Upstream {
 impl Config {
     /// The bootstrap.
     pub fn bootstrap(&self) -> Value {
-        let clusters: Vec<Value> = self
+        let mut clusters: Vec<Value> = self
             .apps
             .iter()
             .map(AppCluster::to_json)
-            .chain(self.scalers.iter().map(|(name, address)| scaler_cluster(name, *address)))
+            .chain(self.scalers.iter().map(|(name, address)| scaler_cluster(name, &[*address])))
             .collect();
-        json!({
+        if self.apps.iter().any(|app| matches!(app.eds, Eds::Scalers(_))) {
+            let addresses: Vec<SocketAddr> = self.scalers.iter().map(|(_, address)| *address).collect();
+            clusters.push(scaler_cluster(ALL_SCALERS, &addresses));
+        }
+        let mut bootstrap = json!({
             "node": {"id": "router~127.0.0.1~gateway.test~test.svc.cluster.local", "cluster": "gateway.test"},
             "admin": {"address": socket_address(SocketAddr::from(([127, 0, 0, 1], 0)))},
             "static_resources": {"listeners": [self.listener()], "clusters": clusters},
-        })
+        });
+        if self.apps.iter().any(|app| app.eds == Eds::Scalers(Protocol::Aggregated)) {
+            bootstrap["dynamic_resources"] = json!({"ads_config": xds_source("GRPC")});
+        }
+        bootstrap
     }
 
     fn listener(&self) -> Value {
@@ -185,7 +216,6 @@ impl Filter {
 
 impl AppCluster {
     fn to_json(&self) -> Value {
-        let dir = self.eds_file.parent().unwrap_or(Path::new("."));
         let http2 = json!({"max_concurrent_streams": 100_000});
         let protocol = match self.upstream {
             Upstream::AsDownstream => json!({"use_downstream_protocol_config": {
@@ -197,11 +227,7 @@ impl AppCluster {
             "name": self.name,
             "type": "EDS",
             "connect_timeout": "10s",
-            "eds_cluster_config": {"eds_config": {
-                "resource_api_version": "V3",
-                "initial_fetch_timeout": "0s",
-                "path_config_source": {"path": self.eds_file, "watched_directory": {"path": dir}},
-            }},
+            "eds_cluster_config": {"eds_config": self.eds.to_json()},
             "common_lb_config": {"healthy_panic_threshold": {"value": 0}},
             "circuit_breakers": {"thresholds": [{
                 "max_connections": NO_LIMIT, "max_pending_requests": NO_LIMIT,
@@ -212,14 +238,48 @@ impl AppCluster {
     }
 }
 
-fn scaler_cluster(name: &str, address: SocketAddr) -> Value {
+// === impl Eds ===
+
+impl Eds {
+    fn to_json(&self) -> Value {
+        let mut source = match self {
+            Self::File(path) => {
+                let dir = path.parent().unwrap_or(Path::new("."));
+                json!({"path_config_source": {"path": path, "watched_directory": {"path": dir}}})
+            }
+            Self::Scalers(Protocol::StateOfTheWorld) => json!({"api_config_source": xds_source("GRPC")}),
+            Self::Scalers(Protocol::Incremental) => json!({"api_config_source": xds_source("DELTA_GRPC")}),
+            Self::Scalers(Protocol::Aggregated) => json!({"ads": {}}),
+        };
+        source["resource_api_version"] = json!("V3");
+        // Envoy listens once it knows all endpoints, however long that takes.
+        source["initial_fetch_timeout"] = json!("0s");
+        source
+    }
+}
+
+fn xds_source(api_type: &str) -> Value {
+    json!({
+        "api_type": api_type,
+        "transport_api_version": "V3",
+        "grpc_services": [{"envoy_grpc": {
+            "cluster_name": ALL_SCALERS,
+            // Envoy's own are 0.5 s and 30 s: long to be without news when a scaler is back.
+            "retry_policy": {"retry_back_off": {"base_interval": "0.1s", "max_interval": "1s"}},
+        }}],
+    })
+}
+
+fn scaler_cluster(name: &str, addresses: &[SocketAddr]) -> Value {
+    let endpoints: Vec<Value> =
+        addresses.iter().map(|address| json!({"endpoint": {"address": socket_address(*address)}})).collect();
     json!({
         "name": name,
         "type": "STATIC",
         "connect_timeout": "1s",
         "load_assignment": {
             "cluster_name": name,
-            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": socket_address(address)}}]}],
+            "endpoints": [{"lb_endpoints": endpoints}],
         },
         "typed_extension_protocol_options":
             http_protocol_options(json!({"explicit_http_config": {"http2_protocol_options": {}}})),

@@ -4,7 +4,7 @@ mod config;
 mod install;
 
 pub(crate) use config::socket_address;
-pub use config::{AppCluster, Config, Filter, LISTENER, Route, Upstream};
+pub use config::{AppCluster, Config, Eds, Filter, LISTENER, Protocol, Route, Upstream};
 pub use install::{envoy, pinned_version, tested_versions};
 
 use crate::{http, process::Process, wait};
@@ -69,6 +69,23 @@ impl Envoy {
     pub async fn start(binary: &Path, workers: u32, config: &Config, dir: &Path) -> anyhow::Result<Self> {
         let bootstrap = dir.join("envoy.json");
         fs::write(&bootstrap, serde_json::to_vec_pretty(&config.bootstrap())?)?;
+        Self::run(binary, workers, &bootstrap, &config.access_log, dir).await
+    }
+
+    /// Starts `binary` with this bootstrap, JSON or YAML, and waits until it listens. `access_log`: where that one
+    /// writes it.
+    ///
+    /// Writes `envoy.log` into `dir`.
+    ///
+    /// # Errors
+    /// If it does not start; with the last lines that it wrote.
+    pub async fn run(
+        binary: &Path,
+        workers: u32,
+        bootstrap: &Path,
+        access_log: &Path,
+        dir: &Path,
+    ) -> anyhow::Result<Self> {
         let admin_file = dir.join("envoy-admin.txt");
         let log = dir.join("envoy.log");
         let mut command = Command::new(binary);
@@ -78,7 +95,7 @@ impl Envoy {
             .args(["--file-flush-interval-msec", "50"])
             .args(["--log-level", "info", "--log-format", "%Y-%m-%d %T.%f [%l][%t][%n] %v"])
             .arg("-c")
-            .arg(&bootstrap)
+            .arg(bootstrap)
             .arg("--admin-address-path")
             .arg(&admin_file);
         // "wasm:debug" or the like, for a person in search of something.
@@ -88,7 +105,7 @@ impl Envoy {
         let mut process = Process::spawn("envoy", &mut command, &log)?;
         let started = Self::wait_for_listener(&mut process, &admin_file).await;
         let (admin, address) = started.with_context(|| last_lines(&log))?;
-        Ok(Self { process, address, admin, access_log: config.access_log.clone() })
+        Ok(Self { process, address, admin, access_log: access_log.to_owned() })
     }
 
     async fn wait_for_listener(

@@ -28,10 +28,10 @@ struct Args {
     /// How long the app takes to start, in milliseconds.
     #[arg(long, default_value_t = 250)]
     app_start_ms: u64,
-    /// How long endpoints take from Kubernetes to Envoy, in milliseconds. 102 is istiod by default, 2 without its
-    /// debounce.
-    #[arg(long, default_value_t = 100)]
-    endpoint_lag_ms: u64,
+    /// Have a control plane tell Envoy its endpoints, so many milliseconds after Kubernetes has them: 102 is istiod
+    /// by default, 2 without its debounce. Not said: the scaler tells Envoy.
+    #[arg(long)]
+    endpoint_lag_ms: Option<u64>,
     /// After how long without a request KEDA scales to zero, in milliseconds.
     #[arg(long, default_value_t = 3000)]
     cooldown_ms: u64,

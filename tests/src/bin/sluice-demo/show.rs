@@ -46,10 +46,12 @@ pub(crate) fn surroundings(args: &Args, world: &World) -> anyhow::Result<()> {
     );
     println!("   scaler   http://{}/debug/state  gRPC on {}", scaler.http(), scaler.grpc());
     println!("   app      {}: takes {} ms to start; not running", world.target.cluster(), args.app_start_ms);
-    println!(
-        "   stand-in for KEDA, kubelet and istiod (endpoints reach Envoy {} ms after Kubernetes has them)",
-        args.endpoint_lag_ms
-    );
+    match args.endpoint_lag_ms {
+        Some(lag) => println!(
+            "   stand-in for KEDA, kubelet and istiod (endpoints reach Envoy {lag} ms after Kubernetes has them)"
+        ),
+        None => println!("   stand-in for KEDA and kubelet; Envoy has its endpoints from the scaler"),
+    }
     println!("   logs     {}\n", world.logs());
     Ok(())
 }
@@ -62,7 +64,7 @@ pub(crate) async fn cold_start(world: &mut World) -> anyhow::Result<String> {
     let address = world.envoy()?.address();
     let mut answer = tokio::spawn(http::request(address, request));
     let woken = async {
-        while !world.wake.is_done() {
+        while !world.wake.is_done(world.has_control_plane) {
             world.event().await?;
         }
         anyhow::Ok(())

@@ -15,6 +15,7 @@ pub(crate) struct Wake {
     told_us: Option<u64>,
     started: Option<(u64, u32)>,
     ready_us: Option<u64>,
+    slice_us: Option<u64>,
     usable_us: Option<u64>,
     requests: Option<PathBuf>,
 }
@@ -28,7 +29,9 @@ pub(crate) struct Timeline {
     started_us: u64,
     pid: u32,
     ready_us: u64,
-    usable_us: u64,
+    slice_us: u64,
+    /// None where the scaler tells Envoy its endpoints: it does as soon as it knows.
+    usable_us: Option<u64>,
     released_us: u64,
     at_app_us: u64,
     first_byte_us: u64,
@@ -46,14 +49,15 @@ impl Wake {
                 self.requests = Some(requests.clone());
             }
             What::ProcessReady => self.ready_us = Some(event.at_us),
+            What::Slices { ready } if *ready > 0 => self.slice_us = Some(event.at_us),
             What::Endpoints { usable } if *usable > 0 => self.usable_us = Some(event.at_us),
             _ => {}
         }
     }
 
-    /// Whether the endpoint is usable: nothing more is to come.
-    pub(crate) fn is_done(&self) -> bool {
-        self.usable_us.is_some()
+    /// Whether nothing more is to come. `has_control_plane`: one of its own tells Envoy the endpoint.
+    pub(crate) fn is_done(&self, has_control_plane: bool) -> bool {
+        if has_control_plane { self.usable_us.is_some() } else { self.slice_us.is_some() }
     }
 
     /// Where the app that was started writes its requests.
@@ -64,7 +68,8 @@ impl Wake {
     /// Whether a request that arrived then can have caused this wake.
     pub(crate) fn was_caused_by(&self, access: &Access) -> bool {
         self.told_us.is_some_and(|told_us| access.start_us <= told_us)
-            && access.released_us.zip(self.usable_us).is_some_and(|(released, usable)| released >= usable)
+            && access.released_us.zip(self.slice_us).is_some_and(|(released, slice)| released >= slice)
+            && self.usable_us.is_none_or(|usable| access.released_us >= Some(usable))
     }
 }
 
@@ -85,22 +90,23 @@ impl Timeline {
             started_us,
             pid,
             ready_us: wake.ready_us.context("the app did not become ready")?,
-            usable_us: wake.usable_us.context("the endpoint did not become usable")?,
+            slice_us: wake.slice_us.context("the endpoint did not become ready")?,
+            usable_us: wake.usable_us,
             released_us: access.released_us.context("the request was never sent to the app")?,
             at_app_us: at_app.at_us,
             first_byte_us: access.first_byte_us.context("the answer never began")?,
         })
     }
 
-    /// The one line for machines. told: arrival to `true` on the stream; release: endpoint usable to request at
-    /// the app.
+    /// The one line for machines. told: arrival to `true` on the stream; release: endpoint known to whoever tells
+    /// Envoy (the scaler, by the EndpointSlice; or a control plane that now writes it) to request at the app.
     pub(crate) fn summary(&self) -> String {
         format!(
             "cold-start status={} held_ms={:.1} told_ms={:.2} release_ms={:.2}",
             self.status,
             ms_between(self.arrived_us, self.released_us),
             ms_between(self.arrived_us, self.told_us),
-            ms_between(self.usable_us, self.at_app_us),
+            ms_between(self.usable_us.unwrap_or(self.slice_us), self.at_app_us),
         )
     }
 }
@@ -108,12 +114,19 @@ impl Timeline {
 impl fmt::Display for Timeline {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let started = format!("the app's process is started (pid {})", self.pid);
+        let endpoint = match self.usable_us {
+            Some(usable_us) => (usable_us, "the endpoint becomes usable: Envoy gets it by EDS"),
+            None => (
+                self.slice_us,
+                "its EndpointSlice is written; Envoy gets the endpoint from the scaler, by EDS",
+            ),
+        };
         let steps = [
             (self.arrived_us, "the request arrives at the gateway and is held"),
             (self.told_us, "KEDA is told: true on StreamIsActive"),
             (self.started_us, started.as_str()),
-            (self.ready_us, "it passes its readiness probe; its EndpointSlice says ready"),
-            (self.usable_us, "the endpoint becomes usable: Envoy gets it by EDS"),
+            (self.ready_us, "it passes its readiness probe"),
+            endpoint,
             (self.released_us, "the gateway releases the request"),
             (self.at_app_us, "it is at the app"),
             (self.first_byte_us, "first byte of the answer"),
@@ -178,11 +191,19 @@ mod tests {
     }
 
     #[test]
+    fn without_a_control_plane_the_slice_is_what_the_release_waits_for() {
+        let wake = Wake { usable_us: None, ..wake() };
+        assert!(wake.is_done(false) && !wake.is_done(true) && wake.was_caused_by(&access()));
+        let summary = Timeline::new(&access(), &wake, &at_app()).unwrap().summary();
+        assert_eq!(summary, "cold-start status=200 held_ms=300.0 told_ms=0.70 release_ms=100.30");
+    }
+
+    #[test]
     fn a_second_wake_forgets_the_first() {
         let mut wake = wake();
-        assert!(wake.is_done() && wake.was_caused_by(&access()));
+        assert!(wake.is_done(true) && wake.was_caused_by(&access()));
         wake.add(&event(2_000_000, What::Told));
-        assert!(!wake.is_done() && !wake.was_caused_by(&access()));
+        assert!(!wake.is_done(true) && !wake.is_done(false) && !wake.was_caused_by(&access()));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use serde_json::json;
 use sluice_tests::{
     clock,
     eds::EdsFile,
-    envoy::{self, AppCluster, Config, Envoy, Filter, Route, Upstream},
+    envoy::{self, AppCluster, Config, Eds, Envoy, Filter, Protocol, Route, Upstream},
     logs::LogDir,
     objects::{Objects, Target},
     paths,
@@ -26,6 +26,8 @@ use tokio::sync::mpsc;
 pub(crate) struct World {
     pub(crate) target: Target,
     pub(crate) wake: Wake,
+    /// Envoy has its endpoints from one, and not from the scaler.
+    pub(crate) has_control_plane: bool,
     parts: Option<Parts>,
     logs: LogDir,
 }
@@ -43,7 +45,7 @@ impl World {
     pub(crate) fn new() -> anyhow::Result<Self> {
         let logs = LogDir::at(paths::target().join("demo").join(std::process::id().to_string()))?;
         let target = Target { namespace: "demo".to_owned(), name: "hello".to_owned(), port: 8080 };
-        Ok(Self { target, wake: Wake::default(), parts: None, logs })
+        Ok(Self { target, wake: Wake::default(), has_control_plane: false, parts: None, logs })
     }
 
     pub(crate) async fn start(&mut self, args: &Args) -> anyhow::Result<()> {
@@ -55,7 +57,14 @@ impl World {
         // The default keeps an app up for half a minute after its last request: long to watch.
         let scaler_args = ["--activity-window", "1s", "--shutdown-delay", "0s"].map(str::to_owned);
         let scaler = Scaler::start("scaler", objects.dir(), &scaler_args, dir).await?;
-        let eds = EdsFile::create(&dir.join("eds"), &self.target.cluster())?;
+        self.has_control_plane = args.endpoint_lag_ms.is_some();
+        let eds = match args.endpoint_lag_ms {
+            Some(_) => {
+                let file = EdsFile::create(&dir.join("eds"), &self.target.cluster())?;
+                Eds::File(file.path().to_owned())
+            }
+            None => Eds::Scalers(Protocol::StateOfTheWorld),
+        };
         let config = Config {
             listener,
             filter: Some(Filter { wasm: paths::wasm()?, config: json!({"scalers": ["sluice-scaler-0"]}) }),
@@ -66,7 +75,7 @@ impl World {
             }],
             apps: vec![AppCluster {
                 name: self.target.cluster(),
-                eds_file: eds.path().to_owned(),
+                eds: eds.clone(),
                 upstream: Upstream::AsDownstream,
             }],
             access_log: dir.join("access.log"),
@@ -83,7 +92,7 @@ impl World {
         args: &Args,
         scaler: &Scaler,
         objects: &Objects,
-        eds: &EdsFile,
+        eds: &Eds,
     ) -> anyhow::Result<(Process, mpsc::UnboundedReceiver<Event>)> {
         let dir = self.logs.path();
         let mut command = Command::new(paths::binary("sluice-standin")?);
@@ -91,16 +100,16 @@ impl World {
             .args(["--scaler", &scaler.grpc().to_string()])
             .arg("--objects")
             .arg(objects.dir())
-            .arg("--eds")
-            .arg(eds.path())
             .arg("--logs")
             .arg(dir)
             .args(["--namespace", &self.target.namespace, "--name", &self.target.name])
             .args(["--port", &self.target.port.to_string()])
             .args(["--polling-interval-ms", "250"])
             .args(["--cooldown-ms", &args.cooldown_ms.to_string()])
-            .args(["--app-start-ms", &args.app_start_ms.to_string()])
-            .args(["--endpoint-lag-ms", &args.endpoint_lag_ms.to_string()]);
+            .args(["--app-start-ms", &args.app_start_ms.to_string()]);
+        if let (Eds::File(path), Some(lag)) = (eds, args.endpoint_lag_ms) {
+            command.arg("--eds").arg(path).args(["--endpoint-lag-ms", &lag.to_string()]);
+        }
         let (process, output) = Process::spawn_piped("standin", &mut command, &dir.join("standin.log"))?;
         let (sender, events) = mpsc::unbounded_channel();
         std::thread::spawn(move || {

@@ -39,6 +39,9 @@ struct Args {
     /// How long to wait before listening, as an app that has something to load.
     #[arg(long, default_value_t = 0)]
     start_delay_ms: u64,
+    /// How long to go on as before when asked to end, as with a preStop hook.
+    #[arg(long, default_value_t = 0)]
+    end_delay_ms: u64,
     /// Where to write the address once listening.
     #[arg(long)]
     address_file: Option<PathBuf>,
@@ -66,10 +69,14 @@ async fn run(args: Args) -> anyhow::Result<()> {
 
     let connections = GracefulShutdown::new();
     let mut number = 0;
+    let mut asked = std::pin::pin!(async {
+        terminate.recv().await;
+        tokio::time::sleep(Duration::from_millis(args.end_delay_ms)).await;
+    });
     loop {
         let stream = tokio::select! {
             accepted = listener.accept() => accepted.context("accept")?.0,
-            _ = terminate.recv() => break,
+            () = &mut asked => break,
         };
         number += 1;
         stream.set_nodelay(true)?;
