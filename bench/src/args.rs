@@ -59,7 +59,7 @@ impl Args {
     }
 
     pub(crate) fn wants(&self, part: Part) -> bool {
-        self.only.is_empty() || self.only.contains(&part)
+        (self.only.is_empty() && !part.is_extra()) || self.only.contains(&part)
     }
 }
 

@@ -51,10 +51,22 @@ pub(crate) fn cpu_of_all(pids: &[u32]) -> anyhow::Result<Duration> {
 /// # Errors
 /// If there is no such process.
 pub(crate) fn resident(pid: u32) -> anyhow::Result<f64> {
+    memory(pid, "VmRSS:")
+}
+
+/// The most memory of a process that was ever in RAM, in bytes.
+///
+/// # Errors
+/// If there is no such process.
+pub(crate) fn peak(pid: u32) -> anyhow::Result<f64> {
+    memory(pid, "VmHWM:")
+}
+
+fn memory(pid: u32, field: &str) -> anyhow::Result<f64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))
         .with_context(|| format!("process {pid} has ended"))?;
-    let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix("kB"));
-    let kib: f64 = kib.context("status without VmRSS")?.trim().parse()?;
+    let kib = status.lines().find_map(|line| line.strip_prefix(field)?.trim().strip_suffix("kB"));
+    let kib: f64 = kib.with_context(|| format!("status without {field}"))?.trim().parse()?;
     Ok(kib * 1024.0)
 }
 

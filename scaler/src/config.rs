@@ -15,8 +15,8 @@ use std::{net::IpAddr, num::NonZeroU32, path::PathBuf, time::Duration};
 /// The configuration, ready to be used.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The folder that objects are read from.
-    pub folder: PathBuf,
+    /// Where objects are read from.
+    pub source: Source,
     /// Only objects of this namespace count; `None`: of all.
     pub namespace: Option<String>,
     /// The address of all listeners.
@@ -49,6 +49,15 @@ pub struct Config {
     pub log: Log,
 }
 
+/// Where objects are read from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The YAML files of that folder.
+    Folder(PathBuf),
+    /// The API server of the cluster that the process runs in, or that `KUBECONFIG` names.
+    Cluster,
+}
+
 /// How to log.
 #[derive(Clone, Debug)]
 pub struct Log {
@@ -61,9 +70,6 @@ pub struct Log {
 /// A configuration that cannot work.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// Nowhere to read objects from.
-    #[error("no source of objects; give --config-dir DIR (SLUICE_CONFIG_DIR), a folder with their YAML")]
-    NoSource,
     /// The folder is none.
     #[error("--config-dir: {}: {error}; name a folder that can be read", path.display())]
     Folder {

@@ -4,27 +4,38 @@
 //! once, when they come; only what passed is kept. An object that turns bad keeps what it said before, and says
 //! what is wrong with it: an edit that cannot work must not take an app's traffic away.
 
+mod bodies;
 mod cluster;
 mod condition;
 mod endpoints;
-mod flaw;
-mod spec;
+/// Whether that is more than one Pod: one with addresses of both families is in it twice.
+fn are_several(endpoints: &BTreeSet<SocketAddr>) -> bool {
+    let v4 = endpoints.iter().filter(|endpoint| endpoint.is_ipv4()).count();
+    v4 > 1 || endpoints.len().saturating_sub(v4) > 1
+}
+
 #[cfg(test)]
 mod tests;
 
+pub use bodies::{BodyRef, MissingBody};
 pub use cluster::{ClusterTemplate, ClusterTemplateError};
 pub use condition::Condition;
 pub use endpoints::{SERVICE_NAME_LABEL, ServicePort, ServiceSpec, SliceSpec};
-pub use flaw::Flaw;
-pub use spec::{Metrics, Port, Rate, Spec, Target, kind_name, route_id};
+pub use sluice_api::{
+    Flaw,
+    spec::{Metrics, Port, Rate, Spec, Target, kind_name, route_id},
+};
 
 use crate::source::{Event, Object, ObjectKind, ObjectRef};
+use bodies::Bodies;
+use sluice_api::spec::Check;
 use sluice_core::{
     gate::Hint,
     route::{Kind, RouteId, RouteSpec},
 };
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
+    net::SocketAddr,
     num::NonZeroU32,
     sync::Arc,
     time::Duration,
@@ -75,6 +86,9 @@ pub struct Entry {
     pub flaws: Vec<Flaw>,
     /// What has become of it.
     pub standing: Standing,
+    /// Bodies that it takes from ConfigMaps and that are not there.
+    pub missing_bodies: Vec<MissingBody>,
+    bodies: Vec<BodyRef>,
     /// The number that its port's name stood for when that was last known: a Service that is gone for a moment
     /// must not take the route with it.
     number: Option<u16>,
@@ -125,6 +139,9 @@ pub struct Index {
     slice_services: HashMap<Name, Name>,
     /// Which objects have a Service for their target.
     users: HashMap<Name, BTreeSet<(Kind, Name)>>,
+    bodies: Bodies,
+    /// What [`Index::take_touched`] gives next.
+    touched: BTreeSet<Name>,
 }
 
 // === impl Index ===
@@ -139,6 +156,8 @@ impl Index {
             slices: HashMap::new(),
             slice_services: HashMap::new(),
             users: HashMap::new(),
+            bodies: Bodies::default(),
+            touched: BTreeSet::new(),
         }
     }
 
@@ -158,12 +177,23 @@ impl Index {
         let name = Name { namespace: reference.namespace, name: reference.name };
         match object {
             Object::HttpScaledObject(object) => self.apply_route(name, &**object, changes),
-            Object::InterceptorRoute(object) => self.apply_route(name, &**object, changes),
+            Object::InterceptorRoute(object) => {
+                self.apply_route(name.clone(), &**object, changes);
+                let bodies = BodyRef::of(object);
+                let missing = self.bodies.missing(&name.namespace, &bodies);
+                if let Some(entry) = self.entries.get_mut(&(Kind::InterceptorRoute, name)) {
+                    (entry.bodies, entry.missing_bodies) = (bodies, missing);
+                }
+            }
             Object::Service(service) => {
                 self.services.insert(name.clone(), ServiceSpec::from(&**service));
                 self.target_changed(&name, changes);
             }
             Object::EndpointSlice(slice) => self.apply_slice(name, SliceSpec::read(slice), changes),
+            Object::ConfigMap(map) => {
+                self.bodies.apply(name.clone(), map);
+                self.bodies_changed(&name);
+            }
         }
     }
 
@@ -178,6 +208,10 @@ impl Index {
                 self.target_changed(&name, changes);
             }
             ObjectKind::EndpointSlice => self.apply_slice(name, None, changes),
+            ObjectKind::ConfigMap => {
+                self.bodies.delete(&name);
+                self.bodies_changed(&name);
+            }
         }
     }
 
@@ -198,9 +232,38 @@ impl Index {
         self.services.get(&name)?.port(&target.port)
     }
 
-    fn apply_route<T: spec::Read>(&mut self, name: Name, object: &T, changes: &mut Changes) {
-        let mut flaws = Vec::new();
-        let spec = object.read(&mut flaws);
+    /// Services of which the ports, the endpoints or the objects that target them may have changed since this was
+    /// asked for the last time.
+    pub fn take_touched(&mut self) -> BTreeSet<Name> {
+        std::mem::take(&mut self.touched)
+    }
+
+    /// A Service.
+    pub fn service(&self, name: &Name) -> Option<&ServiceSpec> {
+        self.services.get(name)
+    }
+
+    /// Where a Service's port of that name can be reached.
+    pub fn ready(&self, service: &Name, port: &str) -> BTreeSet<SocketAddr> {
+        let slices = self.slices.get(service).into_iter().flat_map(HashMap::values);
+        endpoints::ready(slices, port)
+    }
+
+    /// What objects say of a Service that they have for their target.
+    pub fn targets(&self, service: &Name) -> impl Iterator<Item = &Target> {
+        let users = self.users.get(service).into_iter().flatten();
+        let entries = users.filter_map(|user| self.entries.get(user));
+        let counting = entries.filter(|entry| entry.standing != Standing::Overridden);
+        counting.filter_map(|entry| entry.spec.as_ref()).map(|spec| &spec.target)
+    }
+
+    /// How targets are named as clusters.
+    pub fn cluster_template(&self) -> &ClusterTemplate {
+        &self.defaults.cluster_template
+    }
+
+    fn apply_route<T: Check>(&mut self, name: Name, object: &T, changes: &mut Changes) {
+        let (spec, flaws) = object.check();
         let key = (T::KIND, name);
         let id = route_id(T::KIND, &key.1.namespace, &key.1.name);
         let entry = self.entries.entry(key.clone()).or_insert_with(|| Entry {
@@ -208,6 +271,8 @@ impl Index {
             spec: None,
             flaws: Vec::new(),
             standing: Standing::Invalid,
+            missing_bodies: Vec::new(),
+            bodies: Vec::new(),
             number: None,
         });
         entry.flaws = flaws;
@@ -220,6 +285,7 @@ impl Index {
                 self.forget_user(&key, old.as_ref());
                 if let Some(service) = service {
                     let service = Name { namespace: key.1.namespace.clone(), name: service };
+                    self.touched.insert(service.clone());
                     self.users.entry(service).or_default().insert(key.clone());
                 }
             }
@@ -246,6 +312,7 @@ impl Index {
                 self.users.remove(&service);
             }
         }
+        self.touched.insert(service);
     }
 
     fn apply_slice(&mut self, name: Name, spec: Option<SliceSpec>, changes: &mut Changes) {
@@ -270,7 +337,21 @@ impl Index {
         }
     }
 
+    /// There are few such ConfigMaps, and they change rarely: all objects of the namespace are looked at.
+    fn bodies_changed(&mut self, map: &Name) {
+        let Self { entries, bodies, .. } = self;
+        let first = Name { namespace: map.namespace.clone(), name: String::new() };
+        let all = entries.range_mut((Kind::InterceptorRoute, first)..);
+        let near = all.take_while(|((kind, name), _)| {
+            *kind == Kind::InterceptorRoute && name.namespace == map.namespace
+        });
+        for (_, entry) in near.filter(|(_, entry)| entry.bodies.iter().any(|body| body.map == map.name)) {
+            entry.missing_bodies = bodies.missing(&map.namespace, &entry.bodies);
+        }
+    }
+
     fn target_changed(&mut self, service: &Name, changes: &mut Changes) {
+        self.touched.insert(service.clone());
         let users: Vec<(Kind, Name)> = self.users.get(service).into_iter().flatten().cloned().collect();
         for user in users {
             self.settle(&user, changes);
@@ -333,14 +414,13 @@ impl Index {
                 return (Standing::Unresolved { missing }, None);
             }
         };
-        let ready_endpoints = port.map_or(0, |port| {
-            let slices = self.slices.get(&target).into_iter().flat_map(HashMap::values);
-            endpoints::ready(slices, &port.name).len()
-        });
+        let ready = port.map(|port| self.ready(&target, &port.name)).unwrap_or_default();
+        let ready_endpoints = ready.len();
         let hint = match port {
             // Without a Service, or with one that has no endpoints of its own, nobody but the gateway knows.
             None => Hint::Unknown,
             Some(_) if service.is_some_and(|service| service.is_external) => Hint::Unknown,
+            Some(_) if are_several(&ready) => Hint::SeveralReady,
             Some(_) if ready_endpoints > 0 => Hint::Ready,
             Some(_) => Hint::NotReady,
         };

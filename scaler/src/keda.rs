@@ -1,6 +1,6 @@
 //! KEDA's external scaler.
 //!
-//! Unary calls answer from memory: KEDA holds a lock while it waits. Streams never end with an error: KEDA would
+//! Unary calls answer from memory: KEDA holds a lock while it waits. Only what is not known is waited for, for a moment. Streams never end with an error: KEDA would
 //! back off for up to a minute, and forget to come back sooner for the rest of its life.
 
 mod pulse;
@@ -24,12 +24,16 @@ use sluice_proto::keda::{
     ScaledObjectRef,
     external_scaler_server::{ExternalScaler, ExternalScalerServer},
 };
-use std::{pin::Pin, sync::Arc};
+use std::{pin::Pin, sync::Arc, time::Duration};
 use subject::Subject;
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
 /// KEDA's references are small: a name and a trigger's metadata.
 const MAX_MESSAGE: usize = 256 * 1024;
+
+/// How long an object that is not known is waited for. Who makes an object and its ScaledObject at once tells KEDA at
+/// the same moment as our watch, and KEDA would take an error for an HPA without metrics, to be tried again later.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// The service.
 #[derive(Clone, Debug)]
@@ -58,6 +62,26 @@ impl KedaService {
     /// The service, ready to be served.
     pub fn server(hub: Arc<Hub>) -> ExternalScalerServer<Self> {
         ExternalScalerServer::new(Self { hub }).max_decoding_message_size(MAX_MESSAGE)
+    }
+
+    /// As [`KedaService::find`], once the object is known, or is late.
+    async fn find_soon(&self, reference: &ScaledObjectRef) -> Result<(Subject, Vec<Metric>), Status> {
+        let mut objects = self.hub.objects();
+        let known = async {
+            loop {
+                match self.find(Some(reference)) {
+                    Err(status) if matches!(status.code(), Code::NotFound | Code::Unavailable) => {
+                        // Never fails: the hub is there, and with it the sender.
+                        _ = objects.changed().await;
+                    }
+                    found => return found,
+                }
+            }
+        };
+        match tokio::time::timeout(GRACE, known).await {
+            Ok(found) => found,
+            Err(_late) => self.find(Some(reference)),
+        }
     }
 
     /// The object that KEDA asks about, with its metrics.
@@ -116,7 +140,7 @@ impl ExternalScaler for KedaService {
         &self,
         request: Request<ScaledObjectRef>,
     ) -> Result<Response<GetMetricSpecResponse>, Status> {
-        let (_, metrics) = self.find(Some(request.get_ref()))?;
+        let (_, metrics) = self.find_soon(request.get_ref()).await?;
         Ok(Response::new(specs(&metrics)))
     }
 
@@ -186,11 +210,14 @@ fn specs(metrics: &[Metric]) -> GetMetricSpecResponse {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{config::Args, source::Batch};
+    use crate::{
+        config::Args,
+        source::{Batch, Event, Object},
+    };
     use clap::Parser;
-    use tonic::Code;
+    use serde_json::json;
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn before_objects_are_read_nothing_is_known_to_be_missing() {
         let config = Args::try_parse_from(["sluice-scaler", "--config-dir=/"]).unwrap().resolve().unwrap();
         let hub = Arc::new(Hub::new(&config));
@@ -206,5 +233,33 @@ mod tests {
         hub.take(Batch { synced: true, ..Batch::default() });
         let status = service.get_metric_spec(reference()).await.unwrap_err();
         assert_eq!(status.code(), Code::NotFound);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_object_that_comes_a_moment_after_its_scaled_object_is_waited_for() {
+        let config = Args::try_parse_from(["sluice-scaler", "--config-dir=/"]).unwrap().resolve().unwrap();
+        let hub = Arc::new(Hub::new(&config));
+        hub.take(Batch { synced: true, ..Batch::default() });
+        let service = KedaService { hub: Arc::clone(&hub) };
+        let reference = ScaledObjectRef {
+            namespace: "ns".to_owned(),
+            scaler_metadata: [("interceptorRoute".to_owned(), "app".to_owned())].into(),
+            ..ScaledObjectRef::default()
+        };
+        let asked = tokio::spawn(async move { service.get_metric_spec(Request::new(reference)).await });
+        tokio::time::sleep(GRACE / 2).await;
+        assert!(!asked.is_finished());
+        let route = json!({
+            "apiVersion": "http.keda.sh/v1beta1", "kind": "InterceptorRoute",
+            "metadata": {"name": "app", "namespace": "ns"},
+            "spec": {
+                "target": {"service": "app", "port": 80},
+                "scalingMetric": {"concurrency": {"targetValue": 5}},
+            },
+        });
+        let object = Object::InterceptorRoute(Box::new(serde_json::from_value(route).unwrap()));
+        hub.take(Batch { events: vec![Event::Apply(object)], ..Batch::default() });
+        let specs = asked.await.unwrap().unwrap().into_inner().metric_specs;
+        assert_eq!(specs[0].metric_name, "http_app_concurrency");
     }
 }

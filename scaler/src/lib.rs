@@ -5,7 +5,8 @@
 //! - [`index`] makes routes of them: plain state, no I/O
 //! - [`board`] is the route table as gateways hear it, [`ledger`] what gateways have counted
 //! - [`hub`] holds these together
-//! - [`link`] speaks with gateways, [`keda`] with KEDA, [`http`] with people and Prometheus
+//! - [`link`] speaks with gateways, [`keda`] with KEDA, [`eds`] with plain Envoys, [`http`] with people and
+//!   Prometheus
 //! - [`run`](mod@run) starts all of it, and ends it gracefully
 //!
 //! Replicas share nothing: every gateway worker tells each of them everything.
@@ -13,6 +14,7 @@
 pub mod board;
 pub mod clock;
 pub mod config;
+pub mod eds;
 pub mod http;
 pub mod hub;
 pub mod index;

@@ -2,12 +2,19 @@
 //!
 //! The index does not know which source there is: a folder, or an API server's watches.
 
+pub mod cluster;
 pub mod folder;
 mod yaml;
 
-use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
+use k8s_openapi::{
+    api::{
+        core::v1::{ConfigMap, Service},
+        discovery::v1::EndpointSlice,
+    },
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
 use kube::Resource;
-use sluice_api::{HttpScaledObject, InterceptorRoute};
+use sluice_api::{HttpScaledObject, InterceptorRoute, RESPONSE_BODY_LABEL};
 use std::fmt;
 
 /// Changes that are to be taken together.
@@ -41,6 +48,8 @@ pub enum Object {
     Service(Box<Service>),
     /// EndpointSlice.
     EndpointSlice(Box<EndpointSlice>),
+    /// ConfigMap whose content may become a response's body.
+    ConfigMap(Box<ConfigMap>),
 }
 
 /// Which kind of object.
@@ -54,6 +63,8 @@ pub enum ObjectKind {
     Service,
     /// `EndpointSlice.discovery.k8s.io/v1`.
     EndpointSlice,
+    /// `ConfigMap/v1` with the label [`RESPONSE_BODY_LABEL`].
+    ConfigMap,
 }
 
 /// An object's name.
@@ -82,8 +93,8 @@ pub struct Problem {
 
 impl ObjectKind {
     /// All of them.
-    pub const ALL: [Self; 4] =
-        [Self::HttpScaledObject, Self::InterceptorRoute, Self::Service, Self::EndpointSlice];
+    pub const ALL: [Self; 5] =
+        [Self::HttpScaledObject, Self::InterceptorRoute, Self::Service, Self::EndpointSlice, Self::ConfigMap];
 
     /// Whether objects of that kind are routes.
     pub fn is_route(self) -> bool {
@@ -97,6 +108,7 @@ impl ObjectKind {
             Self::InterceptorRoute => "InterceptorRoute",
             Self::Service => "Service",
             Self::EndpointSlice => "EndpointSlice",
+            Self::ConfigMap => "ConfigMap",
         }
     }
 
@@ -105,7 +117,7 @@ impl ObjectKind {
         match self {
             Self::HttpScaledObject => "http.keda.sh/v1alpha1",
             Self::InterceptorRoute => "http.keda.sh/v1beta1",
-            Self::Service => "v1",
+            Self::Service | Self::ConfigMap => "v1",
             Self::EndpointSlice => "discovery.k8s.io/v1",
         }
     }
@@ -133,11 +145,18 @@ impl Object {
             Self::InterceptorRoute(object) => (ObjectKind::InterceptorRoute, object.meta()),
             Self::Service(object) => (ObjectKind::Service, object.meta()),
             Self::EndpointSlice(object) => (ObjectKind::EndpointSlice, object.meta()),
+            Self::ConfigMap(object) => (ObjectKind::ConfigMap, object.meta()),
         };
         let name = meta.name.clone().filter(|name| !name.is_empty())?;
         let namespace = meta.namespace.clone().filter(|namespace| !namespace.is_empty());
         Some(ObjectRef { kind, namespace: namespace.unwrap_or_else(|| "default".to_owned()), name })
     }
+}
+
+/// Whether a ConfigMap's content may become a response's body. Others hold what is nobody's business.
+fn is_body(meta: &ObjectMeta) -> bool {
+    let label = meta.labels.as_ref().and_then(|labels| labels.get(RESPONSE_BODY_LABEL));
+    label.is_some_and(|value| value == "true")
 }
 
 // === impl ObjectRef ===

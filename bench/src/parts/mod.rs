@@ -1,6 +1,7 @@
 //! The parts of a run. Each starts what it needs, measures, and ends all of it again: what one part leaves
 //! running would be in the next one's figures.
 
+mod cluster_source;
 mod held;
 mod idle;
 mod latency;
@@ -29,11 +30,14 @@ pub(crate) enum Part {
     Routes,
     /// Nothing going on.
     Idle,
+    /// A scaler that follows an API server.
+    #[value(name = "cluster-source")]
+    ClusterSource,
 }
 
 /// All of them, in the order in which they run.
-pub(crate) const ALL: [Part; 6] =
-    [Part::Warm, Part::Latency, Part::Wake, Part::Held, Part::Routes, Part::Idle];
+pub(crate) const ALL: [Part; 7] =
+    [Part::Warm, Part::Latency, Part::Wake, Part::Held, Part::Routes, Part::Idle, Part::ClusterSource];
 
 // === impl Part ===
 
@@ -47,7 +51,13 @@ impl Part {
             Self::Held => "memory per held request, and thousands released at once",
             Self::Routes => "throughput and memory with many routes",
             Self::Idle => "CPU with nothing going on",
+            Self::ClusterSource => "a scaler that follows a real API server with many objects",
         }
+    }
+
+    /// Whether it runs only where it is asked for: it needs the programs of the cluster bed, and root.
+    pub(crate) fn is_extra(self) -> bool {
+        self == Self::ClusterSource
     }
 
     /// Measures it.
@@ -62,6 +72,7 @@ impl Part {
             Self::Held => held::run(bench, report).await,
             Self::Routes => routes::run(bench, report).await,
             Self::Idle => idle::run(bench, report).await,
+            Self::ClusterSource => cluster_source::run(bench, report).await,
         }
     }
 }
@@ -75,6 +86,7 @@ impl fmt::Display for Part {
             Self::Held => "held",
             Self::Routes => "routes",
             Self::Idle => "idle",
+            Self::ClusterSource => "cluster-source",
         })
     }
 }

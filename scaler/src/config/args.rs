@@ -1,6 +1,6 @@
 //! The configuration as typed.
 
-use super::{Config, ConfigError, Log};
+use super::{Config, ConfigError, Log, Source};
 use crate::index::ClusterTemplate;
 use clap::Parser;
 use sluice_core::time::parse_duration;
@@ -11,7 +11,8 @@ use std::{net::IpAddr, num::NonZeroU32, path::PathBuf, str::FromStr, time::Durat
 #[command(name = "sluice-scaler", version, max_term_width = 110, args_override_self = true)]
 pub struct Args {
     /// Read HTTPScaledObjects, InterceptorRoutes, Services and EndpointSlices from the YAML files in this folder
-    /// and below, and follow their changes.
+    /// and below, and follow their changes. Empty: from the API server of the cluster that this runs in, or that
+    /// KUBECONFIG names.
     #[arg(
         long,
         value_name = "DIR",
@@ -145,9 +146,11 @@ impl Args {
     /// # Errors
     /// The first value that cannot work, by flag and variable.
     pub fn resolve(self) -> Result<Config, ConfigError> {
-        let folder = path(self.config_dir).ok_or(ConfigError::NoSource)?;
-        if let Err(error) = std::fs::read_dir(&folder) {
-            return Err(ConfigError::Folder { path: folder, error });
+        let source = path(self.config_dir).map_or(Source::Cluster, Source::Folder);
+        if let Source::Folder(path) = &source
+            && let Err(error) = std::fs::read_dir(path)
+        {
+            return Err(ConfigError::Folder { path: path.clone(), error });
         }
         let readiness_timeout = match typed(
             "--condition-wait-timeout",
@@ -172,7 +175,7 @@ impl Args {
             typed("--drain-timeout", "KEDA_HTTP_DRAIN_TIMEOUT", &self.drain_timeout, "30s").duration()?;
         let template = Some(self.cluster_template.as_str()).filter(|template| !template.is_empty());
         Ok(Config {
-            folder,
+            source,
             namespace: Some(self.watch_namespace).filter(|namespace| !namespace.is_empty()),
             bind: typed("--bind", "SLUICE_BIND", &self.bind, "0.0.0.0").parse::<IpAddr>("an IP address")?,
             grpc_port: typed("--port", "KEDA_HTTP_SCALER_PORT", &self.port, "9090").port()?,

@@ -91,10 +91,18 @@ fn what_cannot_work_is_named_with_flag_variable_and_value() {
         let error = error(&[arg]);
         assert!(error.contains(says), "{arg}: {error}");
     }
-    let none = Args::try_parse_from(["sluice-scaler", "--config-dir="]).unwrap().resolve();
-    assert!(none.unwrap_err().to_string().contains("--config-dir"));
     let missing = Args::try_parse_from(["sluice-scaler", "--config-dir=/does/not/exist"]).unwrap().resolve();
     assert!(missing.unwrap_err().to_string().contains("/does/not/exist"));
+}
+
+#[test]
+fn objects_come_from_the_folder_or_else_from_the_cluster() {
+    let dir = tempfile::tempdir().unwrap();
+    let flag = format!("--config-dir={}", dir.path().display());
+    let source = |args: &[&str]| Args::try_parse_from(args).unwrap().resolve().unwrap().source;
+    assert_eq!(source(&["sluice-scaler", &flag]), Source::Folder(dir.path().to_owned()));
+    assert_eq!(source(&["sluice-scaler"]), Source::Cluster);
+    assert_eq!(source(&["sluice-scaler", "--config-dir="]), Source::Cluster);
 }
 
 #[test]

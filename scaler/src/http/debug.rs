@@ -1,9 +1,11 @@
 //! `/debug/state`: what this replica knows, for people and tests.
 
 use crate::{
+    eds::Figures,
     hub::Hub,
     index::{self, Entry, Name, Standing, kind_name},
-    keda, ledger, source,
+    keda, ledger,
+    source::{self, cluster::WatchReport},
 };
 use serde::Serialize;
 use sluice_core::{
@@ -23,6 +25,10 @@ pub struct State {
     pub gateways: Vec<Gateway>,
     /// KEDA's streams of activity, the oldest first.
     pub keda_streams: Vec<KedaStream>,
+    /// Envoys that ask for endpoints.
+    pub eds: Eds,
+    /// Watches of the API server; none in standalone mode.
+    pub watches: Vec<Watch>,
     /// What is wrong with objects and with where they come from.
     pub problems: Vec<Problem>,
 }
@@ -135,6 +141,32 @@ pub struct KedaStream {
     pub last_sent: Option<bool>,
 }
 
+/// Envoys that have their endpoints from here.
+#[derive(Debug, Serialize)]
+pub struct Eds {
+    /// Their open streams.
+    pub streams: usize,
+    /// The clusters that they ask for, each once.
+    pub clusters: usize,
+    /// How often one did not take over what it was told; the log says why.
+    pub rejections: u64,
+}
+
+/// One kind's watch.
+#[derive(Debug, Serialize)]
+pub struct Watch {
+    /// Which kind of object.
+    pub kind: &'static str,
+    /// `listing`, `watching`, `lost` or `notInstalled`.
+    pub state: &'static str,
+    /// How many objects of the kind are known.
+    pub objects: usize,
+    /// How often they were all listed, to the end.
+    pub lists: u64,
+    /// How often something was in the way.
+    pub errors: u64,
+}
+
 /// Something wrong.
 #[derive(Debug, Serialize)]
 pub struct Problem {
@@ -165,6 +197,8 @@ impl State {
             routes,
             gateways: gateways.into_iter().map(|(gateway, workers)| Gateway { gateway, workers }).collect(),
             keda_streams: streams,
+            eds: Eds::of(hub.eds.figures()),
+            watches: hub.watches.report().into_iter().map(Watch::of).collect(),
             problems: hub.problems().into_iter().map(Problem::of).collect(),
         }
     }
@@ -197,7 +231,7 @@ impl Route {
             }),
             hint: match published.map_or(Hint::Unknown, |route| route.hint) {
                 Hint::Unknown => "unknown",
-                Hint::Ready => "ready",
+                Hint::Ready | Hint::SeveralReady => "ready",
                 Hint::NotReady => "notReady",
             },
             ready_endpoints,
@@ -249,6 +283,20 @@ impl KedaStream {
         let is_there = index.get(kind, &namespace, &name).is_some();
         let route = is_there.then(|| format!("{}/{namespace}/{name}", kind_name(kind)));
         Self { scaled_object, route, last_sent: told }
+    }
+}
+
+impl Eds {
+    fn of(figures: Figures) -> Self {
+        let Figures { streams, clusters, rejections } = figures;
+        Self { streams, clusters, rejections }
+    }
+}
+
+impl Watch {
+    fn of(report: WatchReport) -> Self {
+        let WatchReport { kind, state, objects, lists, errors } = report;
+        Self { kind: kind.name(), state: state.name(), objects, lists, errors }
     }
 }
 

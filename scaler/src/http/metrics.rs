@@ -7,6 +7,7 @@ use crate::{
     hub::Hub,
     index::Standing,
     ledger::{Buckets, Tally},
+    source::cluster::{WatchReport, WatchState},
 };
 use prometheus_client::{
     collector::Collector,
@@ -110,6 +111,7 @@ impl Collector for Scrape {
             "What is wrong with the objects; /debug/state names it",
             hub.problems().len(),
         )?;
+        watches(encoder, &hub.watches.report())?;
         let ignored = &hub.ledger.ignored;
         let ignored =
             [("routes", &ignored.routes), ("histograms", &ignored.histograms), ("workers", &ignored.workers)];
@@ -122,6 +124,37 @@ impl Collector for Scrape {
         }
         Ok(())
     }
+}
+
+fn watches(encoder: &mut DescriptorEncoder<'_>, reports: &[WatchReport]) -> fmt::Result {
+    if reports.is_empty() {
+        // Standalone: there are none.
+        return Ok(());
+    }
+    let labels = |report: &WatchReport| [("kind", report.kind.name())];
+    let help = "1: changes of objects of that kind come as they happen. 0: what was known holds";
+    let mut family = encoder.encode_descriptor("sluice_watch_up", help, None, MetricType::Gauge)?;
+    for report in reports {
+        let is_up = i64::from(report.state == WatchState::Watching);
+        family.encode_family(&labels(report))?.encode_gauge(&is_up)?;
+    }
+    let help = "Objects of that kind that are known";
+    let mut family = encoder.encode_descriptor("sluice_watch_objects", help, None, MetricType::Gauge)?;
+    for report in reports {
+        let objects = i64::try_from(report.objects).unwrap_or(i64::MAX);
+        family.encode_family(&labels(report))?.encode_gauge(&objects)?;
+    }
+    let help = "How often all objects of that kind were listed; more than 1: changes could not be followed";
+    let mut family = encoder.encode_descriptor("sluice_watch_lists", help, None, MetricType::Counter)?;
+    for report in reports {
+        family.encode_family(&labels(report))?.encode_counter::<NoLabelSet, _, u64>(&report.lists, None)?;
+    }
+    let help = "How often something was in the way of listing or watching objects of that kind";
+    let mut family = encoder.encode_descriptor("sluice_watch_errors", help, None, MetricType::Counter)?;
+    for report in reports {
+        family.encode_family(&labels(report))?.encode_counter::<NoLabelSet, _, u64>(&report.errors, None)?;
+    }
+    Ok(())
 }
 
 fn rows(hub: &Hub) -> Vec<Row> {

@@ -33,6 +33,16 @@ impl Entry {
                 message,
             });
         }
+        if let Some(first) = self.missing_bodies.first() {
+            let messages: Vec<String> =
+                self.missing_bodies.iter().map(|missing| missing.message(&name.namespace)).collect();
+            conditions.push(Condition {
+                type_: "ResponseBodies",
+                status: false,
+                reason: first.reason(),
+                message: messages.join("; "),
+            });
+        }
         conditions
     }
 

@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     net::{IpAddr, SocketAddr},
 };
 
@@ -29,14 +29,22 @@ pub struct ServicePort {
     pub app_protocol: Option<String>,
 }
 
-/// An EndpointSlice: where each of its ports can be reached.
+/// An EndpointSlice: where each of its ports can be reached. Kept small, since a cluster has more of them than of
+/// anything else.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SliceSpec {
     /// The Service that it belongs to.
     pub service: String,
-    /// By port name, empty where the port has none: addresses of endpoints that are ready, each with the port's
-    /// number there. One name may have different numbers.
-    pub ready: BTreeMap<String, BTreeSet<SocketAddr>>,
+    /// Its ports by name, empty where the port has none, each with its number here. In another slice the same name
+    /// may have another number.
+    pub ports: Box<[(Box<str>, u16)]>,
+    /// Addresses of endpoints that are ready, each once, at all of these ports.
+    pub addresses: Box<[IpAddr]>,
+}
+
+/// A Service for HTTP/3 has the same number twice, and only one of the two is a gateway's target.
+fn is_tcp(protocol: Option<&str>) -> bool {
+    protocol.is_none_or(|protocol| protocol == "TCP")
 }
 
 // === impl ServiceSpec ===
@@ -45,7 +53,7 @@ impl From<&Service> for ServiceSpec {
     fn from(service: &Service) -> Self {
         let spec = service.spec.as_ref();
         let ports = spec.and_then(|spec| spec.ports.as_ref()).into_iter().flatten();
-        let ports = ports.filter_map(|port| {
+        let ports = ports.filter(|port| is_tcp(port.protocol.as_deref())).filter_map(|port| {
             let number = u16::try_from(port.port).ok()?;
             let name = port.name.clone().unwrap_or_default();
             Some(ServicePort { name, number, app_protocol: port.app_protocol.clone() })
@@ -76,21 +84,24 @@ impl SliceSpec {
             // Slices of type FQDN have names for addresses: nobody connects to those.
             .filter_map(|address| address.parse().ok())
             .collect();
-        let mut ready: BTreeMap<String, BTreeSet<SocketAddr>> = BTreeMap::new();
-        for port in slice.ports.iter().flatten() {
+        let ports = slice.ports.iter().flatten().filter(|port| is_tcp(port.protocol.as_deref()));
+        let ports = ports.filter_map(|port| {
             // A port without a number is "all ports": nothing that a Service could mean.
-            let Some(number) = port.port.and_then(|number| u16::try_from(number).ok()) else { continue };
-            let name = port.name.clone().unwrap_or_default();
-            let at_port = addresses.iter().map(|address| SocketAddr::new(*address, number));
-            ready.entry(name).or_default().extend(at_port);
-        }
-        Some(Self { service, ready })
+            let number = u16::try_from(port.port?).ok()?;
+            Some((port.name.as_deref().unwrap_or_default().into(), number))
+        });
+        Some(Self { service, ports: ports.collect(), addresses: addresses.into_iter().collect() })
+    }
+
+    fn ready(&self, port: &str) -> impl Iterator<Item = SocketAddr> {
+        let numbers = self.ports.iter().filter(move |(name, _)| **name == *port).map(|(_, number)| *number);
+        numbers.flat_map(|number| self.addresses.iter().map(move |address| SocketAddr::new(*address, number)))
     }
 }
 
 /// Where the port of that name can be reached, by all slices of its Service.
 pub(super) fn ready<'a>(slices: impl IntoIterator<Item = &'a SliceSpec>, port: &str) -> BTreeSet<SocketAddr> {
-    slices.into_iter().filter_map(|slice| slice.ready.get(port)).flatten().copied().collect()
+    slices.into_iter().flat_map(|slice| slice.ready(port)).collect()
 }
 
 #[cfg(test)]
@@ -151,6 +162,60 @@ mod tests {
         let all = [named, unnamed, empty];
         assert_eq!(reached(&all, "http"), ["10.0.0.1:80"]);
         assert_eq!(reached(&all, ""), ["10.0.0.2:81", "10.0.0.3:82"]);
+    }
+
+    #[test]
+    fn named_and_unnamed_ports_of_one_slice_are_kept_apart() {
+        let both = slice(
+            json!([{"name": "http", "port": 80}, {"name": null, "port": 81}]),
+            json!([{"addresses": ["10.0.0.1"]}, {"addresses": ["10.0.0.2"]}]),
+        );
+        let all = [both];
+        assert_eq!(reached(&all, "http"), ["10.0.0.1:80", "10.0.0.2:80"]);
+        assert_eq!(reached(&all, ""), ["10.0.0.1:81", "10.0.0.2:81"]);
+    }
+
+    #[test]
+    fn each_address_is_paired_with_the_number_that_the_port_has_there() {
+        // A rollout that moves the port: some Pods are in both slices for a moment.
+        let old = slice(
+            json!([{"name": "http", "port": 8080}, {"name": "metrics", "port": 9100}]),
+            json!([{"addresses": ["10.0.0.1"]}, {"addresses": ["10.0.0.2"], "conditions": {"ready": false}}]),
+        );
+        let new = slice(
+            json!([{"name": "http", "port": 8081}, {"name": "metrics", "port": 9100}]),
+            json!([{"addresses": ["10.0.0.2"]}, {"addresses": ["10.0.0.1"]}]),
+        );
+        let all = [old, new];
+        assert_eq!(reached(&all, "http"), ["10.0.0.1:8080", "10.0.0.1:8081", "10.0.0.2:8081"]);
+        assert_eq!(reached(&all, "metrics"), ["10.0.0.1:9100", "10.0.0.2:9100"]);
+    }
+
+    #[test]
+    fn a_slice_without_endpoints_has_none_whatever_the_others_have() {
+        let empty = slice(json!([{"name": "http", "port": 80}]), json!([]));
+        let null = slice(json!([{"name": "http", "port": 80}]), Value::Null);
+        assert!(reached(&[empty.clone(), null.clone()], "http").is_empty());
+        let one = slice(json!([{"name": "http", "port": 80}]), json!([{"addresses": ["10.0.0.1"]}]));
+        assert_eq!(reached(&[empty, one, null], "http"), ["10.0.0.1:80"]);
+        assert!(reached(&[], "http").is_empty());
+    }
+
+    #[test]
+    fn only_what_is_reached_by_tcp_counts() {
+        let slice = slice(
+            json!([
+                {"name": "quic", "port": 443, "protocol": "UDP"}, {"name": "https", "port": 443, "protocol": "TCP"},
+                {"name": "sctp", "port": 443, "protocol": "SCTP"}, {"name": "plain", "port": 80},
+            ]),
+            json!([{"addresses": ["10.0.0.1"]}]),
+        );
+        assert_eq!(slice.ports.iter().map(|(name, _)| &**name).collect::<Vec<_>>(), ["https", "plain"]);
+        let service = json!({"spec": {"ports": [
+            {"port": 443, "name": "quic", "protocol": "UDP"}, {"port": 443, "name": "https", "protocol": "TCP"},
+        ]}});
+        let spec = ServiceSpec::from(&serde_json::from_value::<Service>(service).unwrap());
+        assert_eq!(spec.ports.iter().map(|port| &*port.name).collect::<Vec<_>>(), ["https"]);
     }
 
     #[test]

@@ -99,6 +99,18 @@ const HTTP: Kind = Kind::HttpScaledObject;
 const ROUTE: Kind = Kind::InterceptorRoute;
 
 #[test]
+fn several_endpoints_are_told_from_one_with_two_families() {
+    let addresses: BTreeSet<SocketAddr> =
+        ["10.0.0.1:80", "[fd00::1]:80"].iter().map(|address| address.parse().unwrap()).collect();
+    assert!(!are_several(&addresses));
+    for another in ["10.0.0.2:80", "[fd00::2]:80"] {
+        let mut addresses = addresses.clone();
+        addresses.insert(another.parse().unwrap());
+        assert!(are_several(&addresses));
+    }
+}
+
+#[test]
 fn an_object_becomes_a_route_and_says_so_once() {
     let mut bed = Bed::new();
     let changes = bed.apply(plain());
@@ -164,6 +176,31 @@ fn a_target_is_as_ready_as_its_own_port() {
     bed.apply(http(&json!({"scaleTargetRef": {"service": "svc", "port": 9090}})));
     assert_eq!(bed.route(HTTP).hint, Hint::Ready);
     bed.apply(http(&json!({"scaleTargetRef": {"service": "svc", "portName": "metrics"}})));
+    assert_eq!(bed.route(HTTP).hint, Hint::Ready);
+}
+
+#[test]
+fn a_number_is_the_services_and_its_endpoints_are_found_by_the_ports_name() {
+    let mut bed = Bed::new();
+    bed.apply(plain());
+    bed.apply(two_ports());
+    bed.apply(slice("s", "http", true));
+    assert_eq!(bed.route(HTTP).hint, Hint::Ready, "80 is http, and http is 8080 on the Pods");
+    bed.apply(http(&json!({"scaleTargetRef": {"service": "svc", "port": 8080}})));
+    assert_eq!(bed.ready(HTTP).reason, "PortNotFound");
+    assert_eq!(bed.route(HTTP).hint, Hint::Unknown);
+}
+
+#[test]
+fn a_port_that_gets_another_name_is_found_by_it() {
+    let mut bed = Bed::new();
+    bed.apply(plain());
+    bed.apply(two_ports());
+    bed.apply(slice("s", "http", true));
+    let renamed = service(&json!({"ports": [{"port": 80, "name": "web"}]}));
+    assert_eq!(bed.apply(renamed).len(), 1);
+    assert_eq!(bed.route(HTTP).hint, Hint::NotReady, "its slices still say http");
+    assert_eq!(bed.apply(slice("s", "web", true)).len(), 1);
     assert_eq!(bed.route(HTTP).hint, Hint::Ready);
 }
 
@@ -332,9 +369,16 @@ fn what_can_be_worked_around_is_said_and_worked_around() {
         }))
     };
     let default = Metrics { concurrency: None, rate: Some(Rate { target: 100, spec: RateSpec::default() }) };
+    let minute = Duration::from_secs(60);
+    let by_minute = RateSpec::new(minute, minute).unwrap();
+    let by_minute = Metrics { concurrency: None, rate: Some(Rate { target: 100, spec: by_minute }) };
     for (object, field, metrics) in [
-        (rate(json!({"granularity": "100ms"})), "spec.scalingMetric.requestRate", default),
-        (rate(json!({"window": "1s", "granularity": "1m"})), "spec.scalingMetric.requestRate", default),
+        (rate(json!({"granularity": "100ms"})), "spec.scalingMetric.requestRate.granularity", default),
+        (
+            rate(json!({"window": "1s", "granularity": "1m"})),
+            "spec.scalingMetric.requestRate.window",
+            by_minute,
+        ),
         (rate(json!({"window": "forever"})), "spec.scalingMetric.requestRate.window", default),
         (rate(json!({"granularity": "-1s"})), "spec.scalingMetric.requestRate.granularity", default),
         (rate(json!({"targetValue": 0})), "spec.scalingMetric.requestRate.targetValue", default),
@@ -475,6 +519,53 @@ fn hosts_and_headers_that_nothing_matches_are_said() {
     let fields: Vec<&str> = bed.entry(HTTP).flaws.iter().map(Flaw::field).collect();
     assert_eq!(fields, ["spec.hosts[1]", "spec.hosts[2]", "spec.headers[0].name"]);
     assert_eq!(bed.route(HTTP).spec.rules.len(), 1);
+}
+
+#[test]
+fn a_body_that_is_in_no_config_map_is_said() {
+    let mut bed = Bed::new();
+    let from =
+        |name: &str, key: Value| json!({"response": {"bodyFromConfigMap": {"name": name, "key": key}}});
+    let mut first = from("pages", json!("wait.html"));
+    first["rules"] = json!([{}]);
+    let mut second = from("pages", Value::Null);
+    second["rules"] = json!([{}]);
+    bed.apply(interceptor(&json!({
+        "target": {"service": "svc", "port": 80},
+        "scalingMetric": {"concurrency": {"targetValue": 5}},
+        "coldStart": {"placeholder": from("other", json!("a"))},
+        "staticRoutes": [first, second],
+    })));
+    let map = |name: &str, data: Value| {
+        let map = json!({"metadata": {"name": name, "namespace": "ns"}, "data": data});
+        Object::ConfigMap(Box::new(serde_json::from_value(map).unwrap()))
+    };
+    let missing = |bed: &Bed| -> Vec<(&'static str, String)> {
+        let name = Name { namespace: "ns".to_owned(), name: "app".to_owned() };
+        let conditions = bed.entry(ROUTE).conditions(ROUTE, &name, 0);
+        let bodies = conditions.into_iter().filter(|condition| condition.type_ == "ResponseBodies");
+        bodies.map(|condition| (condition.reason, condition.message)).collect()
+    };
+    let (reason, message) = missing(&bed).remove(0);
+    assert_eq!(reason, "ConfigMapNotFound");
+    for part in [
+        "spec.coldStart.placeholder.response.bodyFromConfigMap: the ConfigMap ns/other",
+        "spec.staticRoutes[0].response.bodyFromConfigMap: the ConfigMap ns/pages",
+        "spec.staticRoutes[1].response.bodyFromConfigMap: the ConfigMap ns/pages",
+        "http.keda.sh/response-body: \"true\"",
+    ] {
+        assert!(message.contains(part), "{part}: {message}");
+    }
+    bed.apply(map("pages", json!({"index.html": "wait"})));
+    bed.apply(map("other", json!({"a": "b"})));
+    let (reason, message) = missing(&bed).remove(0);
+    assert_eq!(reason, "KeyNotFound");
+    assert!(message.contains("ns/pages has no key \"wait.html\""), "{message}");
+    assert!(!message.contains("staticRoutes[1]"), "any path may be asked for: {message}");
+    bed.apply(map("pages", json!({"wait.html": "wait"})));
+    assert_eq!(missing(&bed), []);
+    bed.delete(ObjectKind::ConfigMap, "other");
+    assert_eq!(missing(&bed)[0].0, "ConfigMapNotFound");
 }
 
 #[test]

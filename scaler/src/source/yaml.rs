@@ -1,6 +1,6 @@
 //! Objects from a file's text.
 
-use super::{Object, ObjectKind, ObjectRef, Problem};
+use super::{Object, ObjectKind, ObjectRef, Problem, is_body};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -95,6 +95,7 @@ fn read_object(place: &Place<'_>, document: Value, content: &mut Content) {
         ObjectKind::EndpointSlice => {
             typed(document, &mut unknown).map(|it| Object::EndpointSlice(Box::new(it)))
         }
+        ObjectKind::ConfigMap => typed(document, &mut unknown).map(|it| Object::ConfigMap(Box::new(it))),
     };
     let name = reference.as_ref().map_or(kind.name().to_owned(), ToString::to_string);
     for field in unknown {
@@ -102,6 +103,7 @@ fn read_object(place: &Place<'_>, document: Value, content: &mut Content) {
         content.problems.push(place.problem(&field, message));
     }
     match object {
+        Ok(Object::ConfigMap(map)) if !is_body(&map.metadata) => {}
         Ok(object) => match object.reference() {
             Some(reference) => content.objects.push((reference, object)),
             None => {
@@ -293,6 +295,23 @@ spec: {ports: [{port: 80, targetport: 81}]}
         assert_eq!(content.broken.len(), 1);
         let content = read("f", "{apiVersion: serving.knative.dev/v1, kind: Service, metadata: {name: a}}");
         assert!(content.problems.is_empty() && content.objects.is_empty());
+    }
+
+    #[test]
+    fn of_config_maps_only_those_with_the_label_are_read() {
+        let map = |name: &str, label: &str| {
+            format!(
+                "{{apiVersion: v1, kind: ConfigMap, metadata: {{name: {name}, labels: {{{label}}}}}, data: {{a: b}}}}"
+            )
+        };
+        let maps = [
+            map("page", "http.keda.sh/response-body: \"true\""),
+            map("off", "http.keda.sh/response-body: \"false\""),
+            map("other", "app: shop"),
+        ];
+        let content = read("f.yaml", &maps.join("\n---\n"));
+        assert_eq!(content.problems, []);
+        assert_eq!(names(&content), ["ConfigMap default/page"]);
     }
 
     #[test]
