@@ -8,12 +8,14 @@ use std::{
 };
 
 /// The arrows of the design: a crate, and which crates of the project it may depend on (tests aside).
-const ARROWS: [(&str, &[&str]); 5] = [
+const ARROWS: [(&str, &[&str]); 7] = [
     ("sluice-core", &[]),
     ("sluice-proto", &[]),
-    ("sluice-api", &[]),
+    ("sluice-api", &["sluice-core"]),
     ("sluice-filter", &["sluice-core", "sluice-proto"]),
     ("sluice-scaler", &["sluice-core", "sluice-proto", "sluice-api"]),
+    ("sluice-operator", &["sluice-core", "sluice-api"]),
+    ("sluice-envoyfilter", &["sluice-core"]),
 ];
 
 /// All that the domain may stand on, directly or not: nothing here opens, waits or asks for the time.

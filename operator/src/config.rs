@@ -1,0 +1,74 @@
+//! What the operator is told when it starts: [`Args`] as typed, [`Config`] as it is used.
+//!
+//! Every flag has an environment variable, with the add-on's name where the add-on has one, and an empty value is
+//! as good as none: charts set variables that the user has not filled in.
+
+mod args;
+#[cfg(test)]
+mod tests;
+
+pub use args::Args;
+
+use crate::lease::Timing;
+use std::{net::IpAddr, path::PathBuf};
+
+/// The configuration, ready to be used.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Only objects of this namespace are looked at; `None`: of all.
+    pub watch_namespace: Option<String>,
+    /// Where the operator, its Lease and the scaler live; `None`: as the kubeconfig or the Pod's own account says.
+    pub namespace: Option<String>,
+    /// The scaler's Service, in the operator's namespace.
+    pub scaler_service: String,
+    /// The Service's port that KEDA calls.
+    pub scaler_port: u16,
+    /// The ClusterTriggerAuthentication that KEDA's calls are made with, over TLS; `None`: plaintext.
+    pub scaler_authentication: Option<String>,
+    /// Whether to lead only with the Lease; `None`: always lead.
+    pub election: Option<Timing>,
+    /// This replica's name: the Lease's holder, and the events' reporter.
+    pub name: String,
+    /// The address of the HTTP listener.
+    pub bind: IpAddr,
+    /// `/livez`, `/readyz`, `/metrics`. 0: any free one.
+    pub http_port: u16,
+    /// Where the port is written once it listens.
+    pub ports_file: Option<PathBuf>,
+    /// Logging.
+    pub log: Log,
+}
+
+/// How to log.
+#[derive(Clone, Debug)]
+pub struct Log {
+    /// One JSON object a line, not text.
+    pub json: bool,
+    /// Directives as `tracing_subscriber::EnvFilter` reads them.
+    pub filter: String,
+}
+
+/// A configuration that cannot work.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A value that its flag cannot take.
+    #[error("{flag} ({env}): {value:?} is not {expected}")]
+    Value {
+        /// The flag.
+        flag: &'static str,
+        /// Its environment variable.
+        env: &'static str,
+        /// What was given.
+        value: String,
+        /// What would do.
+        expected: &'static str,
+    },
+    /// Durations that do not go together: whoever leads has to stop before anybody else may begin.
+    #[error(
+        "the leader election's durations have to be lease duration > renew deadline > retry period, and are \
+         {} > {} > {}; correct --leader-election-lease-duration, --leader-election-renew-deadline or \
+         --leader-election-retry-period",
+        .0[0], .0[1], .0[2]
+    )]
+    Election([String; 3]),
+}

@@ -1,0 +1,108 @@
+//! One HTTPScaledObject.
+
+use super::{Context, Failure, Guarded};
+use crate::{
+    plan::{Observed, Plan, ScaledObjects, Workload, Write, plan},
+    standing::{Finding, SCALED_OBJECT_READY, Standing, Written},
+};
+use kube::{ResourceExt, runtime::controller::Action, runtime::reflector::ObjectRef};
+use sluice_api::{HttpScaledObject, spec::Check};
+use sluice_core::route::Kind;
+use std::{sync::Arc, time::Duration};
+
+/// How many writes one look leads to at most: a creation that finds somebody else's there, and a repair.
+const MAX_ROUNDS: usize = 4;
+/// How often a workload that is missing is looked for: workloads are of any kind, and not followed.
+const WORKLOAD_AGAIN: Duration = Duration::from_secs(30);
+
+/// Brings the ScaledObject to what it has to be, and says on the object how it fares.
+pub(super) async fn reconcile(
+    guarded: Arc<Guarded<HttpScaledObject>>,
+    context: Arc<Context>,
+) -> Result<Action, Failure> {
+    let object = match &guarded.0 {
+        Ok(object) => object,
+        Err(_) => {
+            context.report_unreadable(&*guarded).await?;
+            return Ok(Action::await_change());
+        }
+    };
+    let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
+    let workload = Workload::of(&object.spec.scale_target_ref);
+    let service = context.service(&namespace, &object.spec.scale_target_ref.service);
+    let checked = object.check();
+    let mut scaled_objects =
+        context.scaled_objects(Kind::HttpScaledObject, &namespace, &name, Some(&workload));
+    let is_overridden = context.stores.routes.get(&ObjectRef::new(&name).within(&namespace)).is_some();
+    let look = |scaled_objects: &ScaledObjects, workload_missing| {
+        let observed = Observed {
+            object,
+            checked: &checked,
+            service: service.as_deref(),
+            scaled_objects,
+            is_overridden,
+            scaler_answers: context.scaler_answers(),
+            workload_missing,
+        };
+        plan(observed, &context.scaler)
+    };
+    let mut refused = None;
+    let mut planned = look(&scaled_objects, false);
+    for _ in 0..MAX_ROUNDS {
+        let Some(write) = planned.write.take() else { break };
+        if let Write::LetGo { finalizers, version } = write {
+            // The next word about it is that it is gone.
+            context.let_go(&namespace, &name, &finalizers, version.as_deref()).await?;
+            break;
+        }
+        match context.write(&guarded, &namespace, &name, write).await {
+            // What was written is known before the watch tells it.
+            Ok(now) => scaled_objects.replace(&name, now),
+            Err(failure @ Failure::Refused { .. }) => {
+                refused = Some(failure);
+                break;
+            }
+            Err(failure) => return Err(failure),
+        }
+        planned = look(&scaled_objects, false);
+    }
+    let Plan { standing: Some(mut standing), .. } = planned else {
+        return refused.map_or(Ok(Action::await_change()), Err);
+    };
+    let mut again = Action::await_change();
+    if let Some(failure) = &refused {
+        let message = format!("the API server refuses the ScaledObject ({failure}); correct what it names");
+        replace(&mut standing, Finding::no(SCALED_OBJECT_READY, "Refused", message));
+    } else if standing.ready().reason == "KedaNotReady" {
+        // KEDA's words for it are "Target resource doesn't exist", of one of several things.
+        if context.is_missing(&namespace, &workload).await {
+            standing = look(&scaled_objects, true).standing.unwrap_or(standing);
+            again = Action::requeue(WORKLOAD_AGAIN);
+        }
+    }
+    let status = object.status.as_ref();
+    let written = Written {
+        generation: status.and_then(|status| status.observed_generation),
+        conditions: status.map(|status| status.conditions.as_slice()).unwrap_or_default(),
+        target_workload: status.and_then(|status| status.target_workload.as_deref()),
+        target_service: status.and_then(|status| status.target_service.as_deref()),
+    };
+    context.report(&*guarded, written, &standing).await?;
+    refused.map_or(Ok(again), Err)
+}
+
+/// Puts a finding in the place of the one of its type.
+fn replace(standing: &mut Standing, finding: Finding) {
+    standing.findings.retain(|it| it.type_ != finding.type_);
+    standing.findings.push(finding);
+}
+
+impl ScaledObjects {
+    /// The one of this name is this now, or gone.
+    fn replace(&mut self, name: &str, now: Option<sluice_api::ScaledObject>) {
+        if let Self::Known(all) = self {
+            all.retain(|it| it.metadata.name.as_deref() != Some(name));
+            all.extend(now.map(Arc::new));
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! One InterceptorRoute.
+
+use super::{Context, Failure, Guarded};
+use crate::{
+    plan::{ObservedRoute, route_standing},
+    standing::Written,
+};
+use kube::{ResourceExt, runtime::controller::Action};
+use sluice_api::{InterceptorRoute, spec::Check};
+use sluice_core::route::Kind;
+use std::sync::Arc;
+
+/// Says on the object how it fares.
+pub(super) async fn reconcile(
+    guarded: Arc<Guarded<InterceptorRoute>>,
+    context: Arc<Context>,
+) -> Result<Action, Failure> {
+    let object = match &guarded.0 {
+        Ok(object) => object,
+        Err(_) => {
+            context.report_unreadable(&*guarded).await?;
+            return Ok(Action::await_change());
+        }
+    };
+    if object.metadata.deletion_timestamp.is_some() {
+        return Ok(Action::await_change());
+    }
+    let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
+    let service = context.service(&namespace, &object.spec.target.service);
+    let observed = ObservedRoute {
+        object,
+        checked: &object.check(),
+        service: service.as_deref(),
+        scaled_objects: &context.scaled_objects(Kind::InterceptorRoute, &namespace, &name, None),
+    };
+    let standing = route_standing(observed, &context.scaler);
+    let status = object.status.as_ref();
+    let written = Written {
+        generation: status.and_then(|status| status.observed_generation),
+        conditions: status.map(|status| status.conditions.as_slice()).unwrap_or_default(),
+        ..Written::default()
+    };
+    context.report(&*guarded, written, &standing).await?;
+    Ok(Action::await_change())
+}

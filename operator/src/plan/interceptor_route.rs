@@ -1,0 +1,64 @@
+//! An InterceptorRoute: its ScaledObject is the user's own, so there is only something to say.
+
+use super::{ScaledObjects, Scaler, http_scaled_object::unreadable, referrer, said, target};
+use crate::standing::{ACCEPTED, Finding, RESOLVED_REFS, Standing};
+use k8s_openapi::api::core::v1::Service;
+use kube::ResourceExt;
+use sluice_api::{Flaw, InterceptorRoute, spec::Spec};
+use sluice_core::route::Kind;
+
+/// What is known about an InterceptorRoute.
+#[derive(Clone, Copy, Debug)]
+pub struct ObservedRoute<'a> {
+    /// It.
+    pub object: &'a InterceptorRoute,
+    /// What it asks for, and what is wrong with it.
+    pub checked: &'a (Option<Spec>, Vec<Flaw>),
+    /// The Service that it names, if there is one.
+    pub service: Option<&'a Service>,
+    /// Those of its namespace.
+    pub scaled_objects: &'a ScaledObjects,
+}
+
+/// How it fares.
+pub fn standing(observed: ObservedRoute<'_>, scaler: &Scaler) -> Standing {
+    let ObservedRoute { object, checked: (spec, flaws), service, scaled_objects } = observed;
+    let name = object.name_any();
+    let namespace = object.namespace().unwrap_or_default();
+    let scaled = match scaled_objects {
+        ScaledObjects::Known(all) => referrer::finding(Kind::InterceptorRoute, &name, all, scaler),
+        ScaledObjects::Unreadable(why) => unreadable(why),
+    };
+    let well = format!("requests are counted and held; {}", scaled.message);
+    Standing {
+        generation: object.metadata.generation,
+        findings: vec![accepted(spec.as_ref(), flaws), resolved(&namespace, spec.as_ref(), service), scaled],
+        well,
+        target_workload: None,
+        target_service: None,
+    }
+}
+
+/// What the check says.
+pub(super) fn accepted(spec: Option<&Spec>, flaws: &[Flaw]) -> Finding {
+    if flaws.is_empty() {
+        return Finding::yes(ACCEPTED, "Valid", "all of its values can be used");
+    }
+    let mut message = said(flaws);
+    if spec.is_none() {
+        message.push_str(". Until then nothing of this version is in force");
+    }
+    Finding::no(ACCEPTED, "InvalidSpec", message)
+}
+
+/// Whether the target is there.
+pub(super) fn resolved(namespace: &str, spec: Option<&Spec>, service: Option<&Service>) -> Finding {
+    match spec {
+        Some(spec) => target::finding(namespace, &spec.target, service),
+        None => Finding::pending(
+            RESOLVED_REFS,
+            "InvalidSpec",
+            "the target cannot be looked for before it is valid",
+        ),
+    }
+}

@@ -1,0 +1,100 @@
+//! One kind, listed and watched, and told about.
+
+use futures::StreamExt;
+use kube::{
+    Api, Resource,
+    runtime::{
+        WatchStreamExt,
+        reflector::{ObjectRef, store::Writer},
+        watcher::{self, Event, watcher},
+    },
+};
+use serde::de::DeserializeOwned;
+use std::{fmt::Debug, hash::Hash, pin::pin, time::Duration};
+use tokio::sync::watch::Sender;
+
+/// How long to wait before listing again a kind that is not installed.
+const NOT_INSTALLED_PAUSE: Duration = Duration::from_secs(5);
+
+/// How a kind's watch fares.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct State {
+    /// All objects have been read once.
+    pub(crate) is_known: bool,
+    /// What is in its way now.
+    pub(crate) trouble: Option<String>,
+}
+
+/// What has happened.
+#[derive(Debug)]
+pub(crate) enum News<'a, K> {
+    /// An object is another than it was; `None` where there is none.
+    One(Option<&'a K>, Option<&'a K>),
+    /// Everything was read anew.
+    All,
+}
+
+/// Follows a kind until dropped: keeps the store, and tells what happens after the store has it.
+pub(crate) async fn follow<K>(
+    api: Api<K>,
+    config: watcher::Config,
+    trim: fn(&mut K),
+    mut writer: Writer<K>,
+    state: Sender<State>,
+    mut tell: impl FnMut(News<'_, K>),
+) where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
+    K::DynamicType: Hash + Eq + Clone,
+{
+    let reader = writer.as_reader();
+    let kind = K::kind(&());
+    loop {
+        let mut events = pin!(watcher(api.clone(), config.clone()).default_backoff().modify(trim));
+        while let Some(event) = events.next().await {
+            let event = match event {
+                Ok(event) => event,
+                Err(error) => {
+                    // Once for each trouble: it is tried again and again.
+                    let trouble = error.to_string();
+                    if state.borrow().trouble.as_deref() != Some(&trouble) {
+                        tracing::warn!(%kind, error = %trouble, "cannot follow objects; trying again");
+                    }
+                    state.send_modify(|state| state.trouble = Some(trouble));
+                    if is_not_installed(&error) {
+                        break;
+                    }
+                    continue;
+                }
+            };
+            let old = match &event {
+                Event::Apply(object) | Event::Delete(object) => reader.get(&ObjectRef::from_obj(object)),
+                Event::Init | Event::InitApply(_) | Event::InitDone => None,
+            };
+            writer.apply_watcher_event(&event);
+            let is_known = matches!(event, Event::InitDone);
+            state.send_if_modified(|state| {
+                let next = State { is_known: state.is_known || is_known, trouble: None };
+                std::mem::replace(state, next.clone()) != next
+            });
+            match &event {
+                Event::Apply(object) => tell(News::One(old.as_deref(), Some(object))),
+                Event::Delete(object) => tell(News::One(Some(old.as_deref().unwrap_or(object)), None)),
+                Event::InitDone => tell(News::All),
+                Event::Init | Event::InitApply(_) => {}
+            }
+        }
+        // A watcher that has met a kind that is gone would ask for a watch for ever; a list has to come first.
+        tokio::time::sleep(NOT_INSTALLED_PAUSE).await;
+    }
+}
+
+fn is_not_installed(error: &watcher::Error) -> bool {
+    let inner = match error {
+        watcher::Error::InitialListFailed(error)
+        | watcher::Error::WatchStartFailed(error)
+        | watcher::Error::WatchFailed(error) => error,
+        watcher::Error::WatchError(status) => return status.code == 404,
+        watcher::Error::NoResourceVersion => return false,
+    };
+    matches!(inner, kube::Error::Api(status) if status.code == 404)
+}
