@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
 # The tests, or one layer of them.
 #
-#   ./test.sh            unit and envoy
+#   ./test.sh            all of them
 #   ./test.sh unit       formatting, lints, every crate's own tests, the module's size and reproducibility, licences
 #   ./test.sh envoy      the filter and the scaler on the real Envoy
 #   ./test.sh cluster    on a real Kubernetes with the real KEDA
+#   ./test.sh istio      in a gateway of the real Istio, on that Kubernetes
 #
-# The layer cluster runs only when it is named, for now: the first time it builds Kubernetes and KEDA from source,
-# which takes a quarter of an hour and Go. What else it needs is in tests/cluster/README.md.
+# The layers cluster and istio build Kubernetes, KEDA and Istio from source the first time: half an hour on two cores,
+# once. They need root (or a shell inside `unshare -Urm`) and Go; where the bed cannot run, they are skipped, and said to be.
 #
 # The last line is "N passed, N failed, N skipped", over all that ran; the exit status is 0 if nothing failed.
 # Needs what ./demo.sh needs.
@@ -99,21 +100,37 @@ layer_envoy() {
   check "the bench, in short" bench/run.sh --smoke
 }
 
-# Without root, iproute2 and util-linux the bed itself says what is missing.
 layer_cluster() {
   # With a cluster of one's own nothing is built, and kubectl is one's own.
   if [ -z "${SLUICE_TEST_KUBECONFIG-}" ]; then
-    need curl "Debian: apt-get install curl" || return
+    check "a Kubernetes can run here" tests/cluster/possible.sh || return
     check "Kubernetes and KEDA build" tests/cluster/build.sh || return
   fi
+  wasm || return
+  check "Envoy" tests/envoy-install.sh || return
+  check "the scaler, the operator and the app build" cargo build --locked -p sluice-scaler -p sluice-operator -p sluice-tests --bins || return
   cargo_test "on a real Kubernetes with KEDA" -p sluice-tests --test 'cluster_*'
 }
 
+layer_istio() {
+  if [ -n "${SLUICE_TEST_KUBECONFIG-}" ]; then
+    echo "test: the layer istio runs on the bed only: its gateways are the bed's own"
+    skipped=$((skipped + 1))
+    return
+  fi
+  check "a Kubernetes can run here" tests/cluster/possible.sh || return
+  wasm || return
+  check "Kubernetes, KEDA and Istio build" tests/cluster/build.sh kubernetes keda istio || return
+  check "Envoy, every tested line" tests/envoy-install.sh --lines || return
+  check "the scaler and the app build" cargo build --locked -p sluice-scaler -p sluice-tests --bins || return
+  cargo_test "in the gateway of a real Istio" -p sluice-tests --test 'istio_*'
+}
+
 case ${1-} in
-  "") layers=(unit envoy) ;;
-  unit | envoy | cluster) layers=("$1") ;;
-  -h | --help) sed -n '2,13s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
-  *) echo "test: there is no layer '$1'; there are unit, envoy and cluster" >&2; exit 2 ;;
+  "") layers=(unit envoy cluster istio) ;;
+  unit | envoy | cluster | istio) layers=("$1") ;;
+  -h | --help) sed -n '2,16s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
+  *) echo "test: there is no layer '$1'; there are unit, envoy, cluster and istio" >&2; exit 2 ;;
 esac
 
 if need cargo "install rustup (https://rustup.rs)" && need cc "Debian: apt-get install gcc libc6-dev" &&
