@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds the programs of the cluster test bed, once, and prints where they are.
 #
-#   ./build.sh [kubernetes] [keda]      both when none is named
+#   ./build.sh [kubernetes] [keda] [istio]      the first two when none is named
 #
 # stdout: one line NAME=PATH per program or folder (this is what the test library reads). stderr: progress.
 # What is built is kept under ${SLUICE_CACHE:-$HOME/.cache/sluice}/cluster/<part>-<key>/, where the key covers the
@@ -22,6 +22,8 @@ kube-controller-manager|k8s.io/kubernetes/cmd/kube-controller-manager|1
 kubectl|k8s.io/kubernetes/cmd/kubectl|0.5'
 keda_programs='keda-operator|github.com/kedacore/keda/v2/cmd/operator|8
 keda-adapter|github.com/kedacore/keda/v2/cmd/adapter|1'
+istio_programs='istiod|istio.io/istio/pilot/cmd/pilot-discovery|4
+istioctl|istio.io/istio/istioctl/cmd/istioctl|1'
 
 # Without these the API server calls itself v0.0.0, which clients that look at the version refuse.
 kubernetes_ldflags() {
@@ -29,6 +31,10 @@ kubernetes_ldflags() {
   echo "-s -w -X $v.gitVersion=$KUBERNETES_VERSION -X $v.gitMajor=1 -X $v.gitMinor=${minor%%.*} -X $v.gitTreeState=clean"
 }
 keda_ldflags() { echo "-s -w -X github.com/kedacore/keda/v2/version.Version=${KEDA_VERSION#v}"; }
+istio_ldflags() {
+  local v=istio.io/istio/pkg/version
+  echo "-s -w -X $v.buildVersion=$ISTIO_RELEASE -X $v.buildGitRevision=${ISTIO_VERSION##*-} -X $v.buildStatus=Clean"
+}
 
 # The pins of versions.env and the committed go.mod must be the same thing.
 check_pin() { # part module version
@@ -40,6 +46,7 @@ check_kubernetes() {
   check_pin kubernetes go.etcd.io/etcd/server/v3 "$ETCD_VERSION"
 }
 check_keda() { check_pin keda github.com/kedacore/keda/v2 "$KEDA_VERSION"; }
+check_istio() { check_pin istio istio.io/istio "$ISTIO_VERSION"; }
 
 # Runs "$@" and says every half minute that it still does.
 with_progress() { # what command…
@@ -106,6 +113,22 @@ after_keda() { # dir
   echo "keda-manifests=$1/manifests"
 }
 
+# Istio's CRDs and those of the Gateway API, each from the module that istiod was built with.
+after_istio() { # dir
+  if [ ! -d "$1/manifests" ]; then
+    need_go
+    local new=$1/manifests.new istio gateway
+    istio=$(cd istio && go list -mod=readonly -m -f '{{.Dir}}' istio.io/istio)
+    gateway=$(cd istio && go list -mod=readonly -m -f '{{.Dir}}' sigs.k8s.io/gateway-api)
+    rm -rf "$new"; mkdir "$new"
+    cp "$istio/manifests/charts/base/files/crd-all.gen.yaml" "$new/istio-crds.yaml"
+    # Beside them lies a policy, which is not wanted.
+    grep -l '^kind: CustomResourceDefinition' "$gateway"/config/crd/standard/*.yaml | xargs cp -t "$new/"
+    chmod -R u+w "$new"; mv "$new" "$1/manifests"
+  fi
+  echo "istio-manifests=$1/manifests"
+}
+
 need_go() {
   command -v go > /dev/null || die "needs Go ($(sed -nE 's/^go //p' keda/go.mod) or later) to build the test bed: install it, or point KUBECONFIG at a cluster with KEDA"
 }
@@ -114,7 +137,7 @@ cache=${SLUICE_CACHE:-$HOME/.cache/sluice}/cluster
 [ $# -gt 0 ] || set -- kubernetes keda
 for wanted in "$@"; do
   case $wanted in
-    kubernetes | keda) part "$wanted" ;;
-    *) die "unknown part '$wanted': kubernetes or keda" ;;
+    kubernetes | keda | istio) part "$wanted" ;;
+    *) die "unknown part '$wanted': kubernetes, keda or istio" ;;
   esac
 done

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Writes kubernetes/go.mod and keda/go.mod (and their go.sum) from versions.env. Run it after changing a version,
+# Writes go.mod and go.sum of kubernetes/, keda/ and istio/ from versions.env. Run it after changing a version,
 # and commit what it writes. A main package named by a `tool` line needs no Go source of our own.
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -38,7 +38,27 @@ pin_keda() {
   } > keda/go.mod
 }
 
-for part in kubernetes keda; do
+pin_istio() {
+  local upstream; upstream=$(upstream_go_mod istio.io/istio "$ISTIO_VERSION")
+  {
+    printf 'module sluice.dev/tests/cluster/istio\n\n'
+    language "$upstream"
+    printf 'tool (\n\tistio.io/istio/istioctl/cmd/istioctl\n\tistio.io/istio/pilot/cmd/pilot-discovery\n)\n\n'
+    printf 'require istio.io/istio %s\n\n' "$ISTIO_VERSION"
+    printf 'replace (\n'
+    local envoy=github.com/envoyproxy/go-control-plane
+    printf '\t%s => %s %s\n' \
+      $envoy/contrib $envoy/contrib "$ISTIO_ENVOY_CONTRIB_VERSION" \
+      $envoy/envoy $envoy/envoy "$ISTIO_ENVOY_VERSION" \
+      istio.io/api istio.io/api "$ISTIO_API_VERSION" \
+      istio.io/client-go istio.io/client-go "$ISTIO_API_VERSION"
+    printf ')\n'
+  } > istio/go.mod
+}
+
+# Those named, or all.
+[ $# -gt 0 ] || set -- kubernetes keda istio
+for part in "$@"; do
   mkdir -p "$part"
   "pin_$part"
   : > "$part/go.sum"

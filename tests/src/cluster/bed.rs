@@ -171,6 +171,21 @@ impl Bed {
         process::tail(&file, usize::MAX)
     }
 
+    /// Where the API server writes down what KEDA writes and who scales what.
+    pub fn audit_log(&self) -> PathBuf {
+        self.dir.join(control_plane::AUDIT_LOG)
+    }
+
+    /// A folder for processes that are not Pods; their `*.log` files are among [`Self::logs`].
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn folder(&self, name: &str) -> Result<PathBuf> {
+        let folder = self.dir.join("pods").join(name);
+        std::fs::create_dir_all(&folder)?;
+        Ok(folder)
+    }
+
     /// Processes must be started by the bed's thread, since they die with the thread that started them.
     async fn on_thread<T: Send + 'static>(
         &self,

@@ -28,6 +28,11 @@ pub(super) const ADMIN_TOKEN: &str = "bed-admin";
 /// The API server's port.
 pub(super) const API_PORT: u16 = 6443;
 
+/// The API server's policy of what it writes to [`AUDIT_LOG`].
+const AUDIT_POLICY: &str = "audit-policy.json";
+/// The API server's audit log, one JSON object a line.
+pub(super) const AUDIT_LOG: &str = "audit.jsonl";
+
 /// The controllers that a Deployment, its Pods, Services and autoscaling need. Those that look at nodes stay off:
 /// nobody sends the heartbeats of the only one.
 const CONTROLLERS: &str = "clusterrole-aggregation-controller,deployment-controller,endpointslice-controller,\
@@ -59,6 +64,7 @@ impl ControlPlane {
         let kubeconfig = dir.join("kubeconfig");
         let ca = fs::read_to_string(dir.join("ca.crt"))?;
         write_kubeconfig(&kubeconfig, &server(), &ca, ADMIN_TOKEN)?;
+        fs::write(dir.join(AUDIT_POLICY), audit_policy().to_string())?;
         fs::write(dir.join("tokens.csv"), format!("{ADMIN_TOKEN},admin,admin,\"system:masters\"\n"))?;
 
         let mut etcd = Process::spawn("etcd", etcd_command(netns, &programs[0], dir), &dir.join("etcd.log"))?;
@@ -157,6 +163,8 @@ fn api_server_command(netns: &NetNamespace, program: &Path, dir: &Path) -> Comma
     ] {
         command.arg(format!("--{flag}={}", dir.join(file).display()));
     }
+    command.arg(format!("--audit-policy-file={}", dir.join(AUDIT_POLICY).display()));
+    command.arg(format!("--audit-log-path={}", dir.join(AUDIT_LOG).display()));
     command.args([
         "--authorization-mode=RBAC",
         "--service-account-issuer=https://kubernetes.default.svc",
@@ -169,6 +177,24 @@ fn api_server_command(netns: &NetNamespace, program: &Path, dir: &Path) -> Comma
         "--profiling=false",
     ]);
     command
+}
+
+/// What is written down: what KEDA writes, and who sets how many Pods a workload has.
+fn audit_policy() -> serde_json::Value {
+    let writes = ["create", "update", "patch", "delete"];
+    json!({
+        "apiVersion": "audit.k8s.io/v1",
+        "kind": "Policy",
+        "omitStages": ["RequestReceived"],
+        "rules": [
+            {"level": "None", "resources": [{"group": "coordination.k8s.io"}]},
+            {"level": "Metadata", "users": ["system:serviceaccount:keda:keda-operator"], "verbs": writes},
+            {"level": "Metadata", "verbs": writes, "resources": [
+                {"group": "apps", "resources": ["deployments/scale", "statefulsets/scale"]},
+            ]},
+            {"level": "None"},
+        ],
+    })
 }
 
 fn controllers_command(netns: &NetNamespace, program: &Path, dir: &Path, kubeconfig: &Path) -> Command {

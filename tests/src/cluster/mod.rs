@@ -13,20 +13,22 @@
 //!
 //! Layout: [`programs`] builds the programs · [`netns`] the network they live in · [`certs`] · `process` ·
 //! `control_plane` etcd, API server, controllers · `kubelet` the stand-in that runs Pods as processes ·
-//! `services`, `dns` in the place of kube-proxy and CoreDNS · [`keda`] · [`bed`] all of it · [`Cluster`] what a
-//! test holds. With [`KUBECONFIG_VARIABLE`] set, the tests use that cluster (with KEDA in it) instead, and those
+//! `services`, `dns` in the place of kube-proxy and CoreDNS · [`keda`] · [`sluice`] what the tests of the whole
+//! install besides · [`bed`] all of it · [`Cluster`] what a test holds. With [`KUBECONFIG_VARIABLE`] set, the tests use that cluster (with KEDA in it) instead, and those
 //! that need the bed itself say so and pass over.
 
 pub mod bed;
 pub mod certs;
 mod control_plane;
 mod dns;
+pub mod istio;
 pub mod keda;
 mod kubelet;
 pub mod netns;
 mod process;
 pub mod programs;
 mod services;
+pub mod sluice;
 
 use std::{
     fmt::Write as _,
@@ -223,6 +225,14 @@ impl Cluster {
         self.run_kubectl(&arguments, yaml).await.map(drop)
     }
 
+    /// Applies YAML documents as `kubectl apply -f` does where nothing else is said: by a merge that it makes itself.
+    ///
+    /// # Errors
+    /// In the API server's words.
+    pub async fn apply_plainly(&self, yaml: &str) -> Result<()> {
+        self.run_kubectl(&["apply", "--filename", "-"], yaml).await.map(drop)
+    }
+
     /// Runs kubectl as admin; what it prints.
     ///
     /// # Errors
@@ -232,21 +242,34 @@ impl Cluster {
     }
 
     async fn run_kubectl(&self, arguments: &[&str], input: &str) -> Result<String> {
+        self.run_program_with("kubectl", arguments, input).await
+    }
+
+    /// Runs a program that takes `--kubeconfig`, as admin; what it prints.
+    ///
+    /// # Errors
+    /// With what it said when it fails.
+    pub async fn run_program(&self, program: &str, arguments: &[&str]) -> Result<String> {
+        self.run_program_with(program, arguments, "").await
+    }
+
+    async fn run_program_with(&self, program: &str, arguments: &[&str], input: &str) -> Result<String> {
         let command = match &self.bed {
-            Some(bed) => bed.netns().command(bed.program("kubectl")?),
-            None => std::process::Command::new("kubectl"),
+            Some(bed) => bed.netns().command(bed.program(program)?),
+            None => std::process::Command::new(program),
         };
         let mut command = tokio::process::Command::from(command);
         command.arg("--kubeconfig").arg(&self.kubeconfig).args(arguments);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-        let mut child = command.spawn().context("cannot run kubectl")?;
+        let mut child = command.spawn().with_context(|| format!("cannot run {program}"))?;
         if let Some(mut stdin) = child.stdin.take() {
-            // kubectl that stops reading says why on its standard error.
+            // A program that stops reading says why on its standard error.
             let _ = stdin.write_all(input.as_bytes()).await;
         }
         let output = child.wait_with_output().await?;
         if !output.status.success() {
-            bail!("kubectl {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr).trim());
+            let said = String::from_utf8_lossy(&output.stderr);
+            bail!("{program} {}: {}", arguments.join(" "), said.trim());
         }
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }

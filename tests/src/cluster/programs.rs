@@ -18,8 +18,17 @@ impl Programs {
     /// # Errors
     /// When the script fails; its own words are on stderr then.
     pub fn build() -> Result<Self> {
+        Self::build_parts(&[])
+    }
+
+    /// As [`Self::build`], parts that the bed itself does not need: `istio`.
+    ///
+    /// # Errors
+    /// As [`Self::build`].
+    pub fn build_parts(parts: &[&str]) -> Result<Self> {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("cluster/build.sh");
         let output = Command::new(&script)
+            .args(parts)
             .stderr(Stdio::inherit())
             .output()
             .with_context(|| format!("cannot run {}", script.display()))?;
