@@ -27,6 +27,8 @@ pub enum Hint {
 pub(super) struct Word {
     pub(super) hint: Hint,
     pub(super) since: Instant,
+    /// It was "not ready" before.
+    pub(super) woke: bool,
     /// Looks have said the opposite for so long that the hint counts as unknown.
     pub(super) distrusted: bool,
 }
@@ -89,7 +91,8 @@ impl Route {
             return false;
         }
         if news {
-            self.word = Word { hint, since: now, distrusted: false };
+            let woke = hint.is_ready() && self.word.hint == Hint::NotReady;
+            self.word = Word { hint, since: now, woke, distrusted: false };
         }
         news
     }
