@@ -39,7 +39,7 @@ build() (
   ./wasm-build.sh sluice-empty-filter >&2
   tests/envoy-install.sh >/dev/null
   # Release: what is measured beside Envoy is the scaler as it is shipped.
-  cargo build --quiet --locked --release -p sluice-scaler -p sluice-tests -p sluice-bench --bins >&2
+  cargo build --quiet --locked --release -p sluice-scaler -p sluice-operator -p sluice-tests -p sluice-bench --bins >&2
 )
 
 say "building what is missing (a first build takes some minutes)"

@@ -27,6 +27,10 @@ pub(crate) struct Plan {
     pub(crate) routes: usize,
     /// How long nothing is to happen.
     pub(crate) idle: Duration,
+    /// Gateway workers that are linked to one scaler.
+    pub(crate) links: usize,
+    /// How long they report: at four reports a second of one route in a hundred, each route is named every 25 s.
+    pub(crate) link_time: Duration,
 }
 
 // === impl Plan ===
@@ -45,6 +49,8 @@ impl Plan {
         held_at_once: 20_000,
         routes: 10_000,
         idle: Duration::from_secs(20),
+        links: 2_000,
+        link_time: Duration::from_secs(40),
     };
 
     /// For work on the filter: under two minutes, and every goal still has its line.
@@ -60,6 +66,8 @@ impl Plan {
         held_at_once: 20_000,
         routes: 10_000,
         idle: Duration::from_secs(4),
+        links: 500,
+        link_time: Duration::from_secs(28),
     };
 
     /// For the tests: does every part still work?
@@ -76,5 +84,7 @@ impl Plan {
         held_at_once: 1_000,
         routes: 500,
         idle: Duration::from_secs(1),
+        links: 20,
+        link_time: Duration::from_secs(2),
     };
 }

@@ -34,13 +34,27 @@ impl Scaler {
     /// # Errors
     /// If it does not start; with its log.
     pub(crate) async fn start(objects: &Objects, cores: &Cores, dir: &Path) -> anyhow::Result<Self> {
+        Self::start_with(objects, cores, dir, &[]).await
+    }
+
+    /// As [`Self::start`], with further flags.
+    ///
+    /// # Errors
+    /// If it does not start; with its log.
+    pub(crate) async fn start_with(
+        objects: &Objects,
+        cores: &Cores,
+        dir: &Path,
+        args: &[&str],
+    ) -> anyhow::Result<Self> {
         let (ports_file, log) = (dir.join("scaler-ports.json"), dir.join("scaler.log"));
         let mut command = Command::new(paths::binary("sluice-scaler")?);
         command
             .arg("--config-dir")
             .arg(objects.dir())
             .args(["--bind", "127.0.0.1", "--port", "0", "--http-port", "0", "--ports-file"])
-            .arg(&ports_file);
+            .arg(&ports_file)
+            .args(args);
         let mut process = cores.others(|| Process::spawn("scaler", &mut command, &log))?;
         let ready = wait::until("the scaler to be ready", async || {
             // One that ended is no reason to wait longer: the Ok carries the error out.

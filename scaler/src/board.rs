@@ -103,6 +103,19 @@ impl Board {
         self.version.subscribe()
     }
 
+    /// The last version.
+    pub fn version(&self) -> u64 {
+        *self.version.borrow()
+    }
+
+    /// How many changes there were since the version `told`, a route as often as it changed. `None` if nobody knows
+    /// any more: only a snapshot leads on from there.
+    pub fn changes_since(&self, told: u64) -> Option<usize> {
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        (told >= state.oldest)
+            .then(|| state.changes.len() - state.changes.partition_point(|(version, _)| *version <= told))
+    }
+
     /// What is new since the version `told` (`None`: nothing has been told), and the version that this leads to.
     /// `None` while the table is not whole.
     pub fn news(&self, told: Option<u64>) -> Option<(News, u64)> {

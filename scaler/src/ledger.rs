@@ -7,8 +7,11 @@
 //! The map of a session's routes is the session's own: a report takes a route's lock only for that route's few
 //! additions, and no lock that all sessions share.
 
+mod endings;
 mod histogram;
+mod ids;
 mod last;
+mod lines;
 mod route;
 mod session;
 #[cfg(test)]
@@ -19,6 +22,7 @@ pub use route::{Look, Route, Tally, Totals};
 pub use session::{Seat, Superseded, WorkerId, WorkerState};
 
 use crate::index::{Changes, Metrics};
+use ids::ByRoute;
 use session::{Join, Session};
 use sluice_core::{gate::Hint, metric::RateSpec, route::RouteId, time::Instant};
 use std::{
@@ -37,7 +41,7 @@ pub const MAX_WORKERS: usize = 16_384;
 #[derive(Debug)]
 pub struct Ledger {
     activity_window: Duration,
-    routes: RwLock<HashMap<RouteId, Arc<Route>>>,
+    routes: RwLock<HashMap<RouteId, Arc<Route>, ByRoute>>,
     sessions: Mutex<HashMap<WorkerId, Arc<Session>>>,
     /// Routes were removed since the sessions were last tidied up.
     removed: AtomicBool,

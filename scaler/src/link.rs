@@ -3,19 +3,24 @@
 //! A stream is two halves that do not wait for each other: reports are taken in as they come, and what is new is
 //! sent as the worker reads it. Acknowledgements are the one thing that goes between them.
 
+mod codec;
+mod letters;
+mod server;
 mod wire;
+
+pub use server::LinkServer;
 
 use crate::{
     hub::Hub,
     ledger::{Seat, WorkerId},
 };
-use futures::Stream;
+use codec::Down;
+use letters::Letters;
+use server::Told;
 use sluice_proto::link::{
-    self, FromWorker, Hello, PROTOCOL, Report, Settings, ToWorker, Welcome, from_worker,
-    link_server::{Link, LinkServer},
-    to_worker,
+    self, FromWorker, Hello, PROTOCOL, Report, Settings, ToWorker, Welcome, from_worker, to_worker,
 };
-use std::{pin::Pin, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -33,6 +38,7 @@ const QUEUE: usize = 4;
 #[derive(Clone, Debug)]
 pub struct LinkService {
     hub: Arc<Hub>,
+    letters: Arc<Letters>,
 }
 
 /// What comes from the reports' half to the sending half.
@@ -48,19 +54,11 @@ enum End {
 
 impl LinkService {
     /// The service, ready to be served.
-    pub fn server(hub: Arc<Hub>) -> LinkServer<Self> {
-        LinkServer::new(Self { hub }).max_decoding_message_size(MAX_MESSAGE)
+    pub fn server(hub: Arc<Hub>) -> LinkServer {
+        LinkServer::new(Self { hub, letters: Arc::default() })
     }
-}
 
-#[tonic::async_trait]
-impl Link for LinkService {
-    type ConnectStream = Pin<Box<dyn Stream<Item = Result<ToWorker, Status>> + Send>>;
-
-    async fn connect(
-        &self,
-        request: Request<Streaming<FromWorker>>,
-    ) -> Result<Response<Self::ConnectStream>, Status> {
+    async fn connect(&self, request: Request<Streaming<FromWorker>>) -> Result<Response<Told>, Status> {
         let mut reports = request.into_inner();
         let hello = tokio::time::timeout(PATIENCE, reports.message())
             .await
@@ -75,7 +73,7 @@ impl Link for LinkService {
             .map_err(|error| Status::resource_exhausted(error.to_string()))?;
         tracing::info!(gateway = %id.gateway, instance = format_args!("{:x}", id.instance), "worker connected");
         let (sender, receiver) = mpsc::channel(QUEUE);
-        tokio::spawn(serve(Arc::clone(&self.hub), id, seat, reports, sender));
+        tokio::spawn(serve(self.clone(), id, seat, reports, sender));
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
 }
@@ -105,17 +103,17 @@ fn check(message: Option<FromWorker>) -> Result<Hello, Status> {
 }
 
 async fn serve(
-    hub: Arc<Hub>,
+    LinkService { hub, letters }: LinkService,
     id: WorkerId,
     seat: Seat,
     reports: Streaming<FromWorker>,
-    sender: mpsc::Sender<Result<ToWorker, Status>>,
+    sender: mpsc::Sender<Result<Down, Status>>,
 ) {
     let (acks, acked) = watch::channel(0);
     // Both halves run side by side in one task; whichever ends ends the stream.
     let end = tokio::select! {
         end = receive(&hub, &seat, reports, acks) => end,
-        end = send(&hub, &seat, &sender, acked) => end,
+        end = send(&hub, &letters, &seat, &sender, acked) => end,
         error = { let mut seat = seat.clone(); async move { seat.superseded().await } } => {
             End::Refused(Status::aborted(error.to_string()))
         }
@@ -185,8 +183,9 @@ async fn receive(
 /// Sends what the worker has to know.
 async fn send(
     hub: &Hub,
+    letters: &Letters,
     seat: &Seat,
-    sender: &mpsc::Sender<Result<ToWorker, Status>>,
+    sender: &mpsc::Sender<Result<Down, Status>>,
     mut acked: watch::Receiver<u64>,
 ) -> End {
     let welcome = Welcome {
@@ -195,7 +194,7 @@ async fn send(
         settings: Some(Settings { cold_start_header: hub.cold_start_header }),
     };
     let welcome = ToWorker { message: Some(to_worker::Message::Welcome(welcome)) };
-    if sender.send(Ok(welcome)).await.is_err() {
+    if sender.send(Ok(welcome.into())).await.is_err() {
         return End::Closed;
     }
     let mut versions = hub.board.versions();
@@ -209,14 +208,17 @@ async fn send(
                 if changed.is_err() {
                     return End::Closed;
                 }
-                let Some((news, version)) = hub.board.news(told) else { continue };
-                told = Some(version);
-                for message in wire::messages(&news) {
-                    if sender.send(Ok(message)).await.is_err() {
+                let Some(letter) = letters.next(&hub.board, told) else { continue };
+                told = Some(letter.to);
+                for message in letter.messages.iter() {
+                    if sender.send(Ok(Down::Encoded(message.clone()))).await.is_err() {
                         return End::Closed;
                     }
                 }
-                seat.told(news.len);
+                seat.told(letter.len);
+                if letter.to < hub.board.version() {
+                    versions.mark_changed();
+                }
             }
             changed = acked.changed() => {
                 if changed.is_err() {
@@ -224,7 +226,7 @@ async fn send(
                 }
                 let sequence = *acked.borrow_and_update();
                 let ack = ToWorker { message: Some(to_worker::Message::Ack(link::Ack { sequence })) };
-                if sender.send(Ok(ack)).await.is_err() {
+                if sender.send(Ok(ack.into())).await.is_err() {
                     return End::Closed;
                 }
             }

@@ -4,7 +4,9 @@
 mod cluster_source;
 mod held;
 mod idle;
+mod keda;
 mod latency;
+mod link_scale;
 mod routes;
 mod wake;
 mod warm;
@@ -33,11 +35,25 @@ pub(crate) enum Part {
     /// A scaler that follows an API server.
     #[value(name = "cluster-source")]
     ClusterSource,
+    /// Wakes by the real KEDA.
+    Keda,
+    /// Thousands of gateway workers at one scaler.
+    #[value(name = "link-scale")]
+    LinkScale,
 }
 
 /// All of them, in the order in which they run.
-pub(crate) const ALL: [Part; 7] =
-    [Part::Warm, Part::Latency, Part::Wake, Part::Held, Part::Routes, Part::Idle, Part::ClusterSource];
+pub(crate) const ALL: [Part; 9] = [
+    Part::Warm,
+    Part::Latency,
+    Part::Wake,
+    Part::Held,
+    Part::Routes,
+    Part::Idle,
+    Part::ClusterSource,
+    Part::Keda,
+    Part::LinkScale,
+];
 
 // === impl Part ===
 
@@ -52,12 +68,15 @@ impl Part {
             Self::Routes => "throughput and memory with many routes",
             Self::Idle => "CPU with nothing going on",
             Self::ClusterSource => "a scaler that follows a real API server with many objects",
+            Self::Keda => "arrival to the write of the scale, by the real KEDA",
+            Self::LinkScale => "thousands of gateway workers that report to one scaler",
         }
     }
 
-    /// Whether it runs only where it is asked for: it needs the programs of the cluster bed, and root.
+    /// Whether it runs only where it is asked for: it needs the programs of the cluster bed and root, or gigabytes
+    /// of memory and minutes.
     pub(crate) fn is_extra(self) -> bool {
-        self == Self::ClusterSource
+        matches!(self, Self::ClusterSource | Self::Keda | Self::LinkScale)
     }
 
     /// Measures it.
@@ -73,6 +92,8 @@ impl Part {
             Self::Routes => routes::run(bench, report).await,
             Self::Idle => idle::run(bench, report).await,
             Self::ClusterSource => cluster_source::run(bench, report).await,
+            Self::Keda => keda::run(bench, report).await,
+            Self::LinkScale => link_scale::run(bench, report).await,
         }
     }
 }
@@ -87,6 +108,8 @@ impl fmt::Display for Part {
             Self::Routes => "routes",
             Self::Idle => "idle",
             Self::ClusterSource => "cluster-source",
+            Self::Keda => "keda",
+            Self::LinkScale => "link-scale",
         })
     }
 }

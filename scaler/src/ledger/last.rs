@@ -3,7 +3,11 @@
 //! There is one of these per worker and route: of two thousand workers and ten thousand routes, twenty million if
 //! all of them see traffic. What most routes never have is therefore kept apart.
 
-use super::{Ignored, histogram::Buckets};
+use super::{
+    Ignored,
+    endings::{Ending, Packed},
+    histogram::Buckets,
+};
 use sluice_core::count::{
     Completion, DURATION_BUCKETS_MS, HOLD_BUCKETS_MS, LAG_BUCKETS_MS, MAX_COMPLETIONS, Method,
 };
@@ -23,16 +27,15 @@ pub(super) struct Last {
     arrivals: u64,
     concurrency_us: u64,
     rare: Option<Box<Rare>>,
-    endings: Vec<Ending>,
+    endings: Packed,
 }
 
-/// How often and how slowly requests ended one way.
-#[derive(Debug)]
-struct Ending {
-    completion: Completion,
-    /// The lower halves of the counts: between two reports nobody ends four billion requests.
-    counts: [u32; DURATION_BUCKETS],
-    sum_us: u64,
+/// Room to work in, for one line after the other.
+#[derive(Debug, Default)]
+pub(super) struct Room {
+    news: News,
+    endings: Vec<Ending>,
+    packed: Vec<u8>,
 }
 
 /// What only cold or misled routes have.
@@ -64,9 +67,15 @@ pub(super) struct News {
 impl Last {
     /// Takes in what the worker says now. With `is_baseline` its counters are where counting begins: they may be
     /// those of a month, and would else look like a burst. What is under way counts at once all the same.
-    pub(super) fn update(&mut self, said: &link::RouteCounts, is_baseline: bool, ignored: &Ignored) -> News {
-        let mut news =
-            News { in_flight: said.in_flight, held: said.held.min(said.in_flight), ..News::default() };
+    pub(super) fn update<'a>(
+        &mut self,
+        said: &link::RouteCounts,
+        is_baseline: bool,
+        ignored: &Ignored,
+        room: &'a mut Room,
+    ) -> &'a News {
+        let Room { news, endings, packed } = room;
+        news.clear(said.in_flight, said.held.min(said.in_flight));
         // The worker forgot the route for a while, and counts from zero again.
         if said.arrivals < self.arrivals {
             *self = Self::default();
@@ -85,57 +94,40 @@ impl Last {
             }
             **last = rare;
         }
-        for said in said.completions.iter().take(MAX_COMPLETIONS + 1) {
-            let now = Buckets::read(&said.duration_buckets, said.duration_us);
-            // A label's values must not be a gateway's choice: three digits are a code, or 0 for none.
-            let code = u16::try_from(said.code).ok().filter(|code| matches!(code, 0 | 100..=999));
-            let (Some(code), Some(now)) = (code, now) else {
-                ignored.histograms.fetch_add(1, Ordering::Relaxed);
-                continue;
-            };
-            let completion = Completion { method: method(said.method), code };
-            let has_room = self.endings.len() <= MAX_COMPLETIONS;
-            let known = match self.endings.iter_mut().find(|ending| ending.completion == completion) {
-                Some(known) => known,
-                None if has_room => {
-                    // Most routes end in few ways.
-                    self.endings.reserve_exact(1);
-                    self.endings.push_mut(Ending::new(completion))
+        if !said.completions.is_empty() {
+            self.endings.unpack(endings);
+            for said in said.completions.iter().take(MAX_COMPLETIONS + 1) {
+                let now = Buckets::read(&said.duration_buckets, said.duration_us);
+                // A label's values must not be a gateway's choice: three digits are a code, or 0 for none.
+                let code = u16::try_from(said.code).ok().filter(|code| matches!(code, 0 | 100..=999));
+                let (Some(code), Some(now)) = (code, now) else {
+                    ignored.histograms.fetch_add(1, Ordering::Relaxed);
+                    continue;
+                };
+                let completion = Completion { method: method(said.method), code };
+                let Some(known) = Ending::of(endings, completion, MAX_COMPLETIONS + 1) else { continue };
+                let new = known.update(&now);
+                if new.count() > 0 {
+                    news.completions.push((completion, new));
                 }
-                None => continue,
-            };
-            let new = known.update(&now);
-            if new.count() > 0 {
-                news.completions.push((completion, new));
             }
+            self.endings.pack(endings, packed);
         }
         if is_baseline {
-            news = News { in_flight: news.in_flight, held: news.held, ..News::default() };
+            news.clear(news.in_flight, news.held);
         }
         news
     }
 }
 
-// === impl Ending ===
+// === impl News ===
 
-impl Ending {
-    fn new(completion: Completion) -> Self {
-        Self { completion, counts: [0; DURATION_BUCKETS], sum_us: 0 }
-    }
-
-    /// Takes in what is said now; gives what is new.
-    fn update(&mut self, now: &Buckets<DURATION_BUCKETS>) -> Buckets<DURATION_BUCKETS> {
-        let mut new =
-            Buckets { counts: [0; DURATION_BUCKETS], sum_us: now.sum_us.saturating_sub(self.sum_us) };
-        for ((new, now), last) in new.counts.iter_mut().zip(now.counts).zip(&mut self.counts) {
-            let low = now as u32;
-            let more = low.wrapping_sub(*last);
-            // Less than before: it began anew.
-            *new = u64::from(if more > u32::MAX / 2 { low } else { more });
-            *last = low;
-        }
-        self.sum_us = now.sum_us;
-        new
+impl News {
+    /// Nothing new but what is under way.
+    fn clear(&mut self, in_flight: u32, held: u32) {
+        let mut completions = std::mem::take(&mut self.completions);
+        completions.clear();
+        *self = Self { in_flight, held, completions, ..Self::default() };
     }
 }
 

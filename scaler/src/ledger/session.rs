@@ -1,10 +1,13 @@
 //! One worker, over all of its streams.
 
-use super::{Ledger, last::Last, route::Route};
+use super::{
+    Ledger,
+    last::{Last, Room},
+    lines::{Line, Lines},
+};
 use sluice_core::{metric::Share, route::RouteId, time::Instant};
 use sluice_proto::link;
 use std::{
-    collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
     time::Duration,
 };
@@ -81,20 +84,10 @@ struct State {
     is_news: bool,
     /// How many routes the table has that it was sent.
     told: usize,
-    routes: HashMap<RouteId, Line>,
+    lines: Lines,
     unknown: usize,
     /// Counts the reports, to tell which routes one of them named.
-    reports: u64,
-}
-
-/// A route, as this worker sees it.
-#[derive(Debug)]
-struct Line {
-    route: Arc<Route>,
-    last: Last,
-    share: Share,
-    /// The last report that named it.
-    report: u64,
+    reports: u32,
 }
 
 // === impl Seat ===
@@ -185,7 +178,7 @@ impl Session {
 
     /// Takes everything that it has under way out of the routes.
     pub(super) fn clear(&self, now: Instant) {
-        for (_, line) in self.lock().routes.drain() {
+        for line in self.lock().lines.take() {
             line.route.leave(now, line.share);
         }
     }
@@ -193,14 +186,14 @@ impl Session {
     /// Forgets routes that no object stands for and that have nothing under way.
     pub(super) fn tidy(&self) {
         let mut state = self.lock();
-        state.routes.retain(|_, line| line.share.in_flight() > 0 || line.route.is_known());
+        state.lines.retain(|line| line.share.in_flight() > 0 || line.route.is_known());
         state.recount();
     }
 
     pub(super) fn state(&self, now: Instant) -> WorkerState {
         let state = self.lock();
         let sum =
-            |gauge: fn(&Share) -> u32| state.routes.values().map(|line| u64::from(gauge(&line.share))).sum();
+            |gauge: fn(&Share) -> u32| state.lines.iter().map(|line| u64::from(gauge(&line.share))).sum();
         WorkerState {
             id: self.id.clone(),
             filter_version: state.filter_version.clone(),
@@ -223,46 +216,51 @@ impl State {
     fn report(&mut self, ledger: &Ledger, now: Instant, report: &link::Report) {
         let is_baseline = !std::mem::replace(&mut self.is_news, true);
         self.reported = Some(now);
-        self.reports += 1;
+        self.reports = self.reports.wrapping_add(1);
         if self.unknown >= MAX_UNKNOWN_ROUTES {
             // Some of them may have become known since.
             self.recount();
         }
+        let mut room = Room::default();
         for said in &report.routes {
             let id = RouteId(said.route);
-            if !self.routes.contains_key(&id) && !self.admit(ledger, now, id) {
+            if self.lines.find(id).is_none() && !self.admit(ledger, now, id) {
                 ledger.ignored.routes.fetch_add(1, Ordering::Relaxed);
                 continue;
             }
-            let Some(line) = self.routes.get_mut(&id) else { continue };
+            let Some(line) = self.lines.find(id) else { continue };
             line.report = self.reports;
-            let news = line.last.update(said, is_baseline, &ledger.ignored);
-            line.route.add(now, &mut line.share, &news);
+            let news = line.last.update(said, is_baseline, &ledger.ignored, &mut room);
+            line.route.add(now, &mut line.share, news);
         }
         if report.complete {
             // What it does not name is zero there, its counters too: it has forgotten the route.
             let current = self.reports;
-            for (_, line) in self.routes.extract_if(|_, line| line.report != current) {
-                line.route.leave(now, line.share);
-            }
+            self.lines.retain(|line| {
+                let stays = line.report == current;
+                if !stays {
+                    line.route.leave(now, line.share);
+                }
+                stays
+            });
         }
     }
 
     fn recount(&mut self) {
-        self.unknown = self.routes.values().filter(|line| !line.route.is_known()).count();
+        self.unknown = self.lines.iter().filter(|line| !line.route.is_known()).count();
     }
 
     /// A route that this worker has not named before.
     fn admit(&mut self, ledger: &Ledger, now: Instant, id: RouteId) -> bool {
         let known = ledger.find(id).filter(|route| route.is_known());
-        if self.routes.len() >= MAX_ROUTES || (known.is_none() && self.unknown >= MAX_UNKNOWN_ROUTES) {
+        if self.lines.len() >= MAX_ROUTES || (known.is_none() && self.unknown >= MAX_UNKNOWN_ROUTES) {
             return false;
         }
         if known.is_none() {
             self.unknown += 1;
         }
         let route = known.unwrap_or_else(|| ledger.route(now, id));
-        self.routes.insert(id, Line { route, last: Last::default(), share: Share::new(now), report: 0 });
+        self.lines.push(Line { id, route, last: Last::default(), share: Share::new(now), report: 0 });
         true
     }
 }

@@ -14,9 +14,13 @@ const ENTRY: usize = 8;
 /// A table's own fields, the message around it, and some air.
 const AROUND: usize = 64;
 /// How many hints go into one message: ten bytes at most for each.
-const HINTS: usize = MAX_TABLE_BYTES / 16;
+const HINTS: usize = PIECE / 16;
+/// How long a piece is at most. Far less than it may be: a piece or two are all that a worker that reads slowly
+/// costs, and after a scaler's start thousands of them read slowly.
+const PIECE: usize = 32 * 1024;
+const _: () = assert!(PIECE <= MAX_TABLE_BYTES);
 
-/// What is new, as messages of at most [`MAX_TABLE_BYTES`] each. Hints come first: requests wait for them.
+/// What is new, as messages of at most [`PIECE`] bytes each. Hints come first: requests wait for them.
 pub(super) fn messages(news: &News) -> Vec<ToWorker> {
     let mut messages: Vec<ToWorker> = news.hints.chunks(HINTS).map(readiness).collect();
     if news.is_snapshot || !news.upserts.is_empty() || !news.removals.is_empty() {
@@ -57,7 +61,7 @@ fn tables(news: &News) -> Vec<ToWorker> {
 /// Begins a new piece if the next entry would make this one too long. A single entry may be too long for any
 /// piece: it then has one of its own, since half a route is of no use.
 fn make_room(pieces: &mut Vec<Table>, piece: &mut Table, len: &mut usize, next: usize) {
-    if *len + next > MAX_TABLE_BYTES && !(piece.upserts.is_empty() && piece.removals.is_empty()) {
+    if *len + next > PIECE && !(piece.upserts.is_empty() && piece.removals.is_empty()) {
         pieces.push(std::mem::take(piece));
         *len = AROUND;
     }
@@ -213,7 +217,7 @@ mod tests {
         let news = News { is_snapshot: true, upserts, removals: vec![RouteId(1)], ..News::default() };
         let messages = messages(&news);
         assert!(messages.len() > 3);
-        assert!(messages.iter().all(|message| message.encoded_len() <= MAX_TABLE_BYTES));
+        assert!(messages.iter().all(|message| message.encoded_len() <= PIECE));
         let pieces = pieces(messages);
         let resets: Vec<bool> = pieces.iter().map(|piece| piece.reset).collect();
         let completes: Vec<bool> = pieces.iter().map(|piece| piece.complete).collect();
@@ -227,7 +231,7 @@ mod tests {
 
     #[test]
     fn a_route_larger_than_a_piece_has_one_of_its_own() {
-        let long = "x".repeat(MAX_TABLE_BYTES);
+        let long = "x".repeat(PIECE);
         let upserts =
             vec![(spec(1, "a"), Hint::Ready), (spec(2, &long), Hint::Ready), (spec(3, "c"), Hint::Ready)];
         let pieces = pieces(messages(&News { upserts, ..News::default() }));
