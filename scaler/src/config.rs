@@ -9,7 +9,10 @@ mod tests;
 
 pub use args::Args;
 
-use crate::index::{ClusterTemplate, ClusterTemplateError};
+use crate::{
+    index::{ClusterTemplate, ClusterTemplateError},
+    tls::Files,
+};
 use std::{net::IpAddr, num::NonZeroU32, path::PathBuf, time::Duration};
 
 /// The configuration, ready to be used.
@@ -23,6 +26,8 @@ pub struct Config {
     pub bind: IpAddr,
     /// gRPC: the link, KEDA's external scaler, health, reflection. 0: any free one.
     pub grpc_port: u16,
+    /// KEDA's external scaler over TLS, and then only there.
+    pub tls: Option<Tls>,
     /// `/livez`, `/readyz`, `/metrics`, `/debug/state`. 0: any free one.
     pub http_port: u16,
     /// Where the ports are written once they listen.
@@ -47,6 +52,15 @@ pub struct Config {
     pub drain_timeout: Option<Duration>,
     /// Logging.
     pub log: Log,
+}
+
+/// KEDA's own listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tls {
+    /// Its port. 0: any free one.
+    pub port: u16,
+    /// What it is served with.
+    pub files: Files,
 }
 
 /// Where objects are read from.
@@ -89,6 +103,15 @@ pub enum ConfigError {
         value: String,
         /// What would do.
         expected: &'static str,
+    },
+    /// A certificate without its key, or the other way round, or an authority without both.
+    #[error(
+        "--tls-cert (SLUICE_TLS_CERT) and --tls-key (SLUICE_TLS_KEY) go together, and --tls-client-ca \
+         (SLUICE_TLS_CLIENT_CA) goes with both; {missing} is missing"
+    )]
+    Tls {
+        /// The flag that is not given.
+        missing: &'static str,
     },
     /// The cluster template.
     #[error("--cluster-template (SLUICE_CLUSTER_TEMPLATE): {0}")]

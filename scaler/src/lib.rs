@@ -24,3 +24,4 @@ pub mod link;
 pub mod log;
 pub mod run;
 pub mod source;
+pub mod tls;

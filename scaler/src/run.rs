@@ -8,6 +8,7 @@ use crate::{
     keda::KedaService,
     link::LinkService,
     source::{cluster, folder},
+    tls::{Tls, TlsError},
 };
 use sluice_proto::FILE_DESCRIPTOR_SET;
 use std::{future::Future, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
@@ -52,6 +53,9 @@ pub enum RunError {
         /// Why not.
         error: io::Error,
     },
+    /// The certificate, its key, or the authority for clients.
+    #[error("{0}")]
+    Tls(#[from] TlsError),
     /// The process itself: threads, signals.
     #[error("{0}")]
     Process(#[from] io::Error),
@@ -66,11 +70,13 @@ pub enum RunError {
     Reflection(#[from] tonic_reflection::server::Error),
 }
 
-/// Both listeners, open.
+/// All listeners, open.
 #[derive(Debug)]
 pub struct Listeners {
     /// gRPC.
     pub grpc: TcpListener,
+    /// KEDA's external scaler, where it is served over TLS.
+    pub tls: Option<(TcpListener, Tls)>,
     /// HTTP.
     pub http: TcpListener,
 }
@@ -167,22 +173,40 @@ pub async fn serve(
         .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?;
-    let draining = {
+    let draining = || {
         let hub = Arc::clone(&hub);
         async move { hub.draining().await }
     };
     // Few small messages, each of which somebody waits for: none is to wait for the next one.
     let incoming = TcpIncoming::from(listeners.grpc).with_nodelay(Some(true));
-    let grpc = Server::builder()
-        .http2_keepalive_interval(Some(PING_EVERY))
-        .http2_keepalive_timeout(Some(PING_PATIENCE))
+    let server = || {
+        Server::builder()
+            .http2_keepalive_interval(Some(PING_EVERY))
+            .http2_keepalive_timeout(Some(PING_PATIENCE))
+    };
+    // Over TLS where there is TLS, and nowhere else.
+    let keda = KedaService::server(Arc::clone(&hub));
+    let (keda, secure) = match listeners.tls {
+        None => (Some(keda), None),
+        Some((listener, tls)) => {
+            let server = server().add_service(keda).add_service(health_server.clone());
+            (None, Some(server.serve_with_incoming_shutdown(tls.accept(listener), draining())))
+        }
+    };
+    let plain = server()
         .add_service(LinkService::server(Arc::clone(&hub)))
-        .add_service(KedaService::server(Arc::clone(&hub)))
+        .add_optional_service(keda)
         .add_service(EdsService::server(Arc::clone(&hub)))
         .add_service(EdsService::aggregated(Arc::clone(&hub)))
         .add_service(health_server)
         .add_service(reflection)
-        .serve_with_incoming_shutdown(incoming, draining);
+        .serve_with_incoming_shutdown(incoming, draining());
+    let grpc = async {
+        match secure {
+            Some(secure) => tokio::try_join!(plain, secure).map(drop),
+            None => plain.await,
+        }
+    };
     tokio::pin!(grpc);
 
     let ended = tokio::select! {
@@ -245,24 +269,34 @@ const LINK_SERVICE: &str = sluice_proto::link::link_server::SERVICE_NAME;
 // === impl Listeners ===
 
 impl Listeners {
-    /// Opens both, and says where they are if the configuration wants to know.
+    /// Opens them, and says where they are if the configuration wants to know.
     ///
     /// # Errors
-    /// If an address is taken, or the file cannot be written.
+    /// If an address is taken, a file for TLS cannot be used, or the ports' file cannot be written.
     pub async fn open(config: &Config) -> Result<Self, RunError> {
         let open = async |flag, port| {
             let address = SocketAddr::new(config.bind, port);
             TcpListener::bind(address).await.map_err(|error| RunError::Listen { flag, address, error })
         };
+        let tls = match &config.tls {
+            None => None,
+            Some(tls) => Some((open("--tls-port", tls.port).await?, Tls::load(tls.files.clone())?)),
+        };
         let listeners = Self {
             grpc: open("--port", config.grpc_port).await?,
+            tls,
             http: open("--http-port", config.http_port).await?,
         };
         let (grpc, http) = (listeners.grpc.local_addr()?, listeners.http.local_addr()?);
-        tracing::info!(%grpc, %http, "listening");
+        let tls = listeners.tls.as_ref().map(|(listener, _)| listener.local_addr()).transpose()?;
+        tracing::info!(%grpc, %http, tls = tls.map(tracing::field::display), "listening");
         if let Some(path) = &config.ports_file {
-            let ports = serde_json::json!({"grpc": grpc.port(), "http": http.port()}).to_string();
-            write_whole(path, &ports).map_err(|error| RunError::PortsFile { path: path.clone(), error })?;
+            let mut ports = serde_json::json!({"grpc": grpc.port(), "http": http.port()});
+            if let Some(tls) = tls {
+                ports["tls"] = tls.port().into();
+            }
+            write_whole(path, &ports.to_string())
+                .map_err(|error| RunError::PortsFile { path: path.clone(), error })?;
         }
         Ok(listeners)
     }

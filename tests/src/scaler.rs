@@ -92,6 +92,9 @@ pub struct RouteState {
     pub arrivals: u64,
     /// Requests that were held and then released.
     pub cold_starts: u64,
+    /// Requests per granularity over the window, where the object has that metric.
+    #[serde(default)]
+    pub request_rate: Option<f64>,
     /// Requests refused because a limit was full.
     pub rejections: u64,
     /// Requests answered at their deadline.

@@ -1,7 +1,7 @@
 //! The configuration as typed.
 
-use super::{Config, ConfigError, Log, Source};
-use crate::index::ClusterTemplate;
+use super::{Config, ConfigError, Log, Source, Tls};
+use crate::{index::ClusterTemplate, tls::Files};
 use clap::Parser;
 use sluice_core::time::parse_duration;
 use std::{net::IpAddr, num::NonZeroU32, path::PathBuf, str::FromStr, time::Duration};
@@ -36,6 +36,29 @@ pub struct Args {
     #[arg(long, env = "KEDA_HTTP_SCALER_PORT", default_value = "9090")]
     port: String,
 
+    /// A certificate in PEM, with those between it and an authority. With it, KEDA's external scaler is served over
+    /// TLS on a port of its own, and on no other. Read anew for each connection. Empty: without TLS.
+    #[arg(long, value_name = "FILE", env = "SLUICE_TLS_CERT", default_value = "", hide_default_value = true)]
+    tls_cert: String,
+
+    /// The certificate's private key in PEM.
+    #[arg(long, value_name = "FILE", env = "SLUICE_TLS_KEY", default_value = "", hide_default_value = true)]
+    tls_key: String,
+
+    /// Authorities in PEM: KEDA has to show a certificate of one of them (mutual TLS). Empty: it needs none.
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "SLUICE_TLS_CLIENT_CA",
+        default_value = "",
+        hide_default_value = true
+    )]
+    tls_client_ca: String,
+
+    /// Port for KEDA's external scaler over TLS. 0: any free port.
+    #[arg(long, value_name = "PORT", env = "SLUICE_TLS_PORT", default_value = "9443")]
+    tls_port: String,
+
     /// Port for HTTP: /livez, /readyz, /metrics and /debug/state. 0: any free port.
     #[arg(long, value_name = "PORT", env = "SLUICE_HTTP_PORT", default_value = "8080")]
     http_port: String,
@@ -44,7 +67,7 @@ pub struct Args {
     #[arg(long, value_name = "ADDRESS", env = "SLUICE_BIND", default_value = "0.0.0.0")]
     bind: String,
 
-    /// Write {"grpc":PORT,"http":PORT} to this file once both listen.
+    /// Write {"grpc":PORT,"http":PORT} ("tls" too where there is one) to this file once all listen.
     #[arg(
         long,
         value_name = "FILE",
@@ -174,11 +197,21 @@ impl Args {
         let drain_timeout =
             typed("--drain-timeout", "KEDA_HTTP_DRAIN_TIMEOUT", &self.drain_timeout, "30s").duration()?;
         let template = Some(self.cluster_template.as_str()).filter(|template| !template.is_empty());
+        let tls = match (path(self.tls_cert), path(self.tls_key), path(self.tls_client_ca)) {
+            (None, None, None) => None,
+            (None, _, _) => return Err(ConfigError::Tls { missing: "--tls-cert" }),
+            (_, None, _) => return Err(ConfigError::Tls { missing: "--tls-key" }),
+            (Some(cert), Some(key), client_ca) => Some(Tls {
+                port: typed("--tls-port", "SLUICE_TLS_PORT", &self.tls_port, "9443").port()?,
+                files: Files { cert, key, client_ca },
+            }),
+        };
         Ok(Config {
             source,
             namespace: Some(self.watch_namespace).filter(|namespace| !namespace.is_empty()),
             bind: typed("--bind", "SLUICE_BIND", &self.bind, "0.0.0.0").parse::<IpAddr>("an IP address")?,
             grpc_port: typed("--port", "KEDA_HTTP_SCALER_PORT", &self.port, "9090").port()?,
+            tls,
             http_port: typed("--http-port", "SLUICE_HTTP_PORT", &self.http_port, "8080").port()?,
             ports_file: path(self.ports_file),
             name: Some(self.name)

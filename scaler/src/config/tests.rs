@@ -96,6 +96,18 @@ fn what_cannot_work_is_named_with_flag_variable_and_value() {
 }
 
 #[test]
+fn certificate_and_key_go_together() {
+    let missing = |args: &[&str]| error(args).split("both; ").nth(1).unwrap().to_owned();
+    assert_eq!(missing(&["--tls-cert=a"]), "--tls-key is missing");
+    assert_eq!(missing(&["--tls-key=a"]), "--tls-cert is missing");
+    assert_eq!(missing(&["--tls-client-ca=a"]), "--tls-cert is missing");
+    assert!(error(&["--tls-cert=a", "--tls-key=b", "--tls-port=x"]).contains("SLUICE_TLS_PORT"));
+    let tls = resolve(&["--tls-cert=a", "--tls-key=b"]).unwrap().tls.unwrap();
+    assert_eq!((tls.port, tls.files.client_ca), (9443, None));
+    assert!(resolve(&["--tls-cert=", "--tls-key="]).unwrap().tls.is_none());
+}
+
+#[test]
 fn objects_come_from_the_folder_or_else_from_the_cluster() {
     let dir = tempfile::tempdir().unwrap();
     let flag = format!("--config-dir={}", dir.path().display());

@@ -181,6 +181,7 @@ impl Config {
                     "authority": "%REQ(:AUTHORITY)%",
                     "path": "%REQ(:PATH)%",
                     "id": "%REQ(x-test-id)%",
+                    "sluice": "%FILTER_STATE(wasm.sluice:PLAIN)%",
                 }},
             }),
         )

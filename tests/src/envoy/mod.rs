@@ -44,6 +44,8 @@ pub struct Access {
     pub authority: String,
     /// The request's `x-test-id`, empty if there was none.
     pub id: String,
+    /// What the filter did with it, if it did more than to forward it.
+    pub sluice: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -55,6 +57,7 @@ struct RawAccess {
     details: Option<String>,
     authority: Option<String>,
     id: Option<String>,
+    sluice: Option<String>,
 }
 
 // === impl Envoy ===
@@ -229,6 +232,7 @@ impl Access {
             details: raw.details.unwrap_or_default(),
             authority: raw.authority.unwrap_or_default(),
             id: raw.id.unwrap_or_default(),
+            sluice: raw.sluice,
         })
     }
 }

@@ -1,8 +1,9 @@
 //! The product's main job, to be watched: an app that is not running gets a request, and answers it.
 //!
 //! Real: Envoy with the filter, the scaler, the app's process. Stood in for, over public protocols only: KEDA,
-//! kubelet and istiod (`sluice-standin`).
+//! kubelet and istiod (`sluice-standin`). With `--cluster` KEDA and Kubernetes are real too.
 
+mod cluster;
 mod show;
 mod timeline;
 mod world;
@@ -13,12 +14,15 @@ use std::{net::SocketAddr, process::ExitCode};
 use world::World;
 
 /// Shows a scale from zero and back on the real Envoy.
-#[derive(Parser, Debug)]
+#[derive(Clone, Parser, Debug)]
 #[command(name = "./demo.sh")]
 struct Args {
     /// One cold start, then exit.
     #[arg(long)]
     once: bool,
+    /// On a real Kubernetes with the real KEDA, to be looked at with kubectl. Needs root.
+    #[arg(long, conflicts_with = "endpoint_lag_ms")]
+    cluster: bool,
     /// The gateway's port. 8080 if not said; with --once any free one.
     #[arg(long)]
     port: Option<u16>,
@@ -44,16 +48,20 @@ impl Args {
     }
 }
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     let args = Args::parse();
-    match run(&args).await {
+    let result = if args.cluster { cluster::run(&args) } else { here(&args) };
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("demo: {error:#}");
             ExitCode::FAILURE
         }
     }
+}
+
+fn here(args: &Args) -> anyhow::Result<()> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(run(args))
 }
 
 async fn run(args: &Args) -> anyhow::Result<()> {

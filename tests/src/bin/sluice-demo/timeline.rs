@@ -155,6 +155,7 @@ mod tests {
             details: String::new(),
             authority: String::new(),
             id: "a".to_owned(),
+            sluice: None,
         }
     }
 

@@ -50,7 +50,8 @@ impl World {
 
     pub(crate) async fn start(&mut self, args: &Args) -> anyhow::Result<()> {
         let listener = args.listener();
-        must_be_free(listener)?;
+        // Envoy binds its listener with SO_REUSEPORT and would share a port silently with another Envoy.
+        drop(listen(listener)?);
         let dir = self.logs.path();
         let objects = Objects::new(dir.join("objects"))?;
         objects.add(&self.target)?;
@@ -186,10 +187,13 @@ async fn wait_until_all_are_linked(scaler: &Scaler, workers: u32) -> anyhow::Res
     .await
 }
 
-/// Envoy binds its listener with SO_REUSEPORT and would share a port silently with another Envoy.
-fn must_be_free(address: SocketAddr) -> anyhow::Result<()> {
+/// Listens at the gateway's address.
+///
+/// # Errors
+/// If it is in use; names the port and the flag.
+pub(crate) fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
     match TcpListener::bind(address) {
-        Ok(_) => Ok(()),
+        Ok(listener) => Ok(listener),
         Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => bail!(
             "port {} (the gateway's, on {}) is in use by another program; end that one or take another port: ./demo.sh --port {}",
             address.port(),
