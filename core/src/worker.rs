@@ -109,6 +109,12 @@ impl Worker {
         self.gate.forwarded(stream)
     }
 
+    /// The route of a request that the gate knows, and when it arrived.
+    pub fn route_of(&self, stream: u32) -> Option<(&RouteSpec, Instant)> {
+        let (id, arrived) = self.gate.counted(stream)?;
+        Some((self.table.get(self.table.slot_of(id)?)?, arrived))
+    }
+
     /// See [`Gate::respond`].
     pub fn respond(&mut self, stream: u32, code: u16) -> Option<bool> {
         self.gate.respond(stream, code)

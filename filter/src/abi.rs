@@ -44,6 +44,7 @@ unsafe extern "C" {
         len: usize,
     ) -> u32;
     fn proxy_get_property(path: *const u8, path_len: usize, value: *mut *const u8, len: *mut usize) -> u32;
+    fn proxy_set_property(path: *const u8, path_len: usize, value: *const u8, len: usize) -> u32;
     fn proxy_get_buffer_bytes(
         buffer: u32,
         start: usize,
@@ -224,6 +225,11 @@ impl Host for Envoy {
     fn property(&mut self, path: &[u8], value: &mut Vec<u8>) -> bool {
         // SAFETY: a pointer and length of a live slice, and two places of our own for the answer.
         read(value, |bytes, len| unsafe { proxy_get_property(path.as_ptr(), path.len(), bytes, len) })
+    }
+
+    fn set_property(&mut self, name: &[u8], value: &[u8]) {
+        // SAFETY: pointers and lengths of live slices.
+        unsafe { proxy_set_property(name.as_ptr(), name.len(), value.as_ptr(), value.len()) };
     }
 
     fn focus(&mut self, context: u32) -> bool {

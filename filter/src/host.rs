@@ -79,6 +79,9 @@ pub trait Host {
     /// Appends the property's bytes to `value`; false if it is not there. Segments are separated by NUL.
     fn property(&mut self, path: &[u8], value: &mut Vec<u8>) -> bool;
 
+    /// Sets a value of the request's filter state, `wasm.` and this name to Envoy: what access logs can print.
+    fn set_property(&mut self, name: &[u8], value: &[u8]);
+
     /// Makes `context` the one that calls act on. False if it is not there any more.
     fn focus(&mut self, context: u32) -> bool;
 

@@ -22,6 +22,7 @@ pub mod vm;
 pub mod wire;
 
 mod request;
+mod verdict;
 
 #[cfg(target_arch = "wasm32")]
 mod abi;

@@ -6,6 +6,7 @@ use crate::{
     recall::{Recall, Shape},
     request::{Effective, Parts},
     stats::Stats,
+    verdict::Verdict,
     vm::Action,
     wire,
 };
@@ -175,11 +176,11 @@ impl Plugin {
             }
             Arrival::Hold => {
                 self.stats.held(host);
+                self.tell(now, stream, Verdict::Held, host);
                 Action::Pause
             }
             Arrival::Refuse => {
-                self.stats.rejected(host);
-                host.reply(&FULL);
+                self.refuse(now, stream, host);
                 Action::Pause
             }
         };
@@ -392,30 +393,32 @@ impl Plugin {
             Outcome::Release { stream, held } => {
                 self.stats.released(host, held);
                 if host.focus(stream) {
-                    self.release(host);
+                    self.release(now, stream, host);
                 }
             }
             Outcome::Expire { stream, .. } => {
                 self.stats.expired(host);
                 if host.focus(stream) {
+                    self.tell(now, stream, Verdict::Expired, host);
                     host.reply(&EXPIRED);
                 }
             }
             Outcome::Pass { stream } => {
                 if host.focus(stream) {
-                    host.resume();
+                    self.pass(now, stream, host);
                 }
             }
             Outcome::Rematch { stream } => {
                 if host.focus(stream) {
                     match self.place(now, stream, None, host) {
-                        Arrival::Forward => self.release(host),
-                        Arrival::Pass | Arrival::Mismatch => host.resume(),
-                        Arrival::Hold => self.stats.held(host),
-                        Arrival::Refuse => {
-                            self.stats.rejected(host);
-                            host.reply(&FULL);
+                        Arrival::Forward => self.release(now, stream, host),
+                        Arrival::Pass | Arrival::Mismatch => self.pass(now, stream, host),
+                        Arrival::Hold => {
+                            self.stats.held(host);
+                            // Its route may be another one now.
+                            self.tell(now, stream, Verdict::Held, host);
                         }
+                        Arrival::Refuse => self.refuse(now, stream, host),
                     }
                 }
             }
@@ -424,7 +427,8 @@ impl Plugin {
 
     /// Lets the effective request go on, with retries where nothing was sent: between the look and the
     /// connection lies a moment in which a pod can still go, and one that is "ready" may not listen yet.
-    fn release(&mut self, host: &mut impl Host) {
+    fn release(&mut self, now: Instant, stream: u32, host: &mut impl Host) {
+        self.tell(now, stream, Verdict::Released, host);
         self.scratch.clear();
         if host.header(Headers::Request, RETRY_ON, &mut self.scratch) && !self.scratch.is_empty() {
             self.scratch.push(b',');
@@ -436,6 +440,24 @@ impl Plugin {
             host.set_header(Headers::Request, MAX_RETRIES, RETRIES);
         }
         host.resume();
+    }
+
+    /// Lets the effective request, which has waited, go on as one that is none of ours.
+    fn pass(&self, now: Instant, stream: u32, host: &mut impl Host) {
+        self.tell(now, stream, Verdict::Passed, host);
+        host.resume();
+    }
+
+    /// Answers the effective request: a limit is full.
+    fn refuse(&self, now: Instant, stream: u32, host: &mut impl Host) {
+        self.stats.rejected(host);
+        self.tell(now, stream, Verdict::Refused, host);
+        host.reply(&FULL);
+    }
+
+    /// Tells access logs. Before the effective request goes on or is answered: that may end it.
+    fn tell(&self, now: Instant, stream: u32, verdict: Verdict, host: &mut impl Host) {
+        verdict.tell(now, self.worker.route_of(stream), host);
     }
 
     /// Does what is due on the links.

@@ -107,9 +107,11 @@ fn a_users_own_retries_are_kept() {
 
 #[test]
 fn a_warm_request_costs_few_calls_and_says_that_it_was_warm() {
-    let (mut bed, token) = asleep(CONFIG);
+    let mut bed = Bed::new(CONFIG);
+    let token = bed.envoy.open_links()[0];
+    // Not one that has just woken: that one is looked at for some seconds.
+    bed.welcome(token, vec![route(7, "app", link::Hint::Ready)]);
     bed.envoy.usable.insert(b"app".to_vec());
-    bed.ready(token, 7);
     let first = bed.request(b"app", "app");
     let before = bed.envoy.calls;
     let second = bed.request(b"app", "app");
@@ -180,6 +182,52 @@ fn limits_and_deadlines_are_answered() {
         (1, 1)
     );
     assert_eq!(bed.envoy.metric("sluice_held"), 0);
+}
+
+fn told(bed: &Bed, request: u32) -> Option<&str> {
+    bed.envoy.requests[&request].told.as_deref()
+}
+
+#[test]
+fn access_logs_are_told_of_every_request_that_was_not_simply_forwarded() {
+    let config = r#"{"scalers": ["scaler-0"], "limits": {"heldPerRoute": 2, "holdTimeout": "2s"}}"#;
+    let (mut bed, token) = asleep(config);
+    let first = bed.request(b"app", "app");
+    assert_eq!(told(&bed, first), Some("ns/app held"));
+    bed.pass(1_500);
+    let second = bed.request(b"app", "app");
+    let third = bed.request(b"app", "app");
+    assert_eq!(told(&bed, third), Some("ns/app refused"));
+    bed.pass(600);
+    assert_eq!(told(&bed, first), Some("ns/app expired 2000ms"));
+    bed.envoy.usable.insert(b"app".to_vec());
+    bed.ready(token, 7);
+    assert_eq!(told(&bed, second), Some("ns/app released 600ms"));
+
+    let warm = bed.request(b"app", "app");
+    let nobodys = bed.request(b"other", "other");
+    assert_eq!((told(&bed, warm), told(&bed, nobodys)), (None, None));
+}
+
+#[test]
+fn access_logs_are_told_of_what_waited_for_the_route_table() {
+    let mut bed = Bed::new(CONFIG);
+    let (ours, nobodys) = (bed.request(b"app", "app"), bed.request(b"other", "other"));
+    assert_eq!((told(&bed, ours), told(&bed, nobodys)), (Some("- held"), Some("- held")));
+    let token = bed.envoy.open_links()[0];
+    bed.welcome(token, vec![route(7, "app", link::Hint::NotReady)]);
+    assert_eq!((told(&bed, ours), told(&bed, nobodys)), (Some("ns/app held"), Some("- passed")));
+}
+
+#[test]
+fn a_name_that_no_object_can_have_makes_no_long_access_log() {
+    let mut bed = Bed::new(CONFIG);
+    let token = bed.envoy.open_links()[0];
+    let named = link::Route { name: "n".repeat(10_000), ..route(7, "app", link::Hint::NotReady) };
+    bed.welcome(token, vec![named]);
+    let request = bed.request(b"app", "app");
+    let told = told(&bed, request).unwrap();
+    assert!(told.starts_with("ns/nnn") && told.ends_with("n held") && told.len() < 400, "{told}");
 }
 
 #[test]

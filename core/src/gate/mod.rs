@@ -38,7 +38,7 @@ use self::{
 };
 use crate::{
     count::{Completion, HOLD_BUCKETS_MS, Method},
-    route::RouteSpec,
+    route::{RouteId, RouteSpec},
     time::Instant,
 };
 use slab::Slab;
@@ -361,6 +361,13 @@ impl Gate {
     pub fn forwarded(&self, stream: u32) -> Option<(LaneId, Instant)> {
         let it = self.streams.get(stream)?;
         matches!(it.place, Place::Forwarded { .. }).then_some((LaneId(it.lane), it.arrived))
+    }
+
+    /// The route in whose counts a request is, and when it arrived; `None` if the gate does not know it or it came
+    /// before the route table.
+    pub fn counted(&self, stream: u32) -> Option<(RouteId, Instant)> {
+        let it = self.streams.get(stream)?;
+        Some((it.route?, it.arrived))
     }
 
     /// A response's headers pass by. Says whether the request was held before it was forwarded; `None` if it

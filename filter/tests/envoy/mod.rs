@@ -22,6 +22,8 @@ pub struct Request {
     pub paused: bool,
     pub reply: Option<Reply>,
     pub flags: u64,
+    /// What access logs can say of it.
+    pub told: Option<String>,
 }
 
 #[derive(Default)]
@@ -121,6 +123,14 @@ impl Host for Envoy {
             _ => panic!("property {}", path.escape_ascii()),
         }
         true
+    }
+
+    fn set_property(&mut self, name: &[u8], value: &[u8]) {
+        assert_eq!(name, b"sluice", "a property that nobody has heard of");
+        assert!(value.len() <= 512, "{} bytes in an access log", value.len());
+        let request = self.request("set a property");
+        assert!(request.reply.is_none(), "told after the answer: the request may be gone");
+        request.told = Some(String::from_utf8(value.to_vec()).unwrap());
     }
 
     fn focus(&mut self, context: u32) -> bool {
