@@ -40,8 +40,6 @@ pub(super) struct Lane {
     pub(super) phase: Phase,
     /// The last moment at which the cluster was known to be good: a look, or the end of a forwarded request.
     pub(super) last_good: Instant,
-    /// The last look that said "usable".
-    last_look: Instant,
     pub(super) next_look: Instant,
     /// How many of the queue's first streams have to be matched anew.
     pub(super) rematch: u32,
@@ -52,14 +50,6 @@ pub(super) struct Lane {
     /// Since when the scaler says "ready" and no look has agreed yet.
     awaited_since: Option<Instant>,
 }
-
-/// For so long after an app woke, the gateway's endpoints may be those of before: istiod's longest debounce. They say
-/// "usable", and go before the new ones come; of that the scaler knows nothing.
-const SETTLED: Duration = Duration::from_secs(10);
-
-/// With so many requests under way, not every one is looked for while the endpoints settle, but one per `quiet`: a look
-/// is 10 to 50 µs.
-const BUSY: u32 = 8;
 
 // === impl Lane ===
 
@@ -74,7 +64,6 @@ impl Lane {
             // Nothing is known: the first request looks.
             phase: Phase::Closed,
             last_good: Instant::default(),
-            last_look: Instant::default(),
             next_look: Instant::default(),
             rematch: 0,
             orphaned: false,
@@ -97,7 +86,6 @@ impl Lane {
             // A look moves a round-robin balancer on by one: with two endpoints, every second turn would be the
             // looks', and one of the two would get all requests.
             && (word.hint == Hint::SeveralReady || self.forwarded > 0 || now.since(self.last_good) < quiet)
-            && (!is_settling(now, word) || self.forwarded >= BUSY && now.since(self.last_look) < quiet)
     }
 
     /// Whether a request that arrives now and may not simply go on is worth a look: not if others wait
@@ -138,7 +126,6 @@ impl Lane {
         if usable && !word.forbids() {
             self.phase = Phase::Open;
             self.last_good = now;
-            self.last_look = now;
             self.next_look = now.after(BATCH);
             return self.awaited_since.take().map(|since| now.since(since));
         }
@@ -153,9 +140,4 @@ impl Lane {
         self.next_look = now.after(pause);
         None
     }
-}
-
-/// Whether the gateway may still have the endpoints of before the app slept.
-fn is_settling(now: Instant, word: Word) -> bool {
-    word.woke && word.hint == Hint::Ready && now.since(word.since) < SETTLED
 }

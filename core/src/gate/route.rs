@@ -27,8 +27,6 @@ pub enum Hint {
 pub(super) struct Word {
     pub(super) hint: Hint,
     pub(super) since: Instant,
-    /// It was "not ready" before.
-    pub(super) woke: bool,
     /// Looks have said the opposite for so long that the hint counts as unknown.
     pub(super) distrusted: bool,
 }
@@ -91,8 +89,7 @@ impl Route {
             return false;
         }
         if news {
-            let woke = hint.is_ready() && self.word.hint == Hint::NotReady;
-            self.word = Word { hint, since: now, woke, distrusted: false };
+            self.word = Word { hint, since: now, distrusted: false };
         }
         news
     }

@@ -167,31 +167,6 @@ fn a_dying_pod_that_envoy_still_lists_gets_nothing() {
     assert_eq!(bed.poll(3_002), [release(2, 2_991)]);
 }
 
-/// The next Pod is ready while the gateway still lists the last one; then the gateway hears that one is gone, and only
-/// after that of the other.
-#[test]
-fn endpoints_that_are_left_over_from_before_the_sleep_are_not_relied_on() {
-    let mut bed = Bed::new(limits());
-    bed.gate.set_hint(at(0), 0, Hint::NotReady);
-    bed.world.set(b"app", true);
-    assert_eq!(bed.arrive(1, 1), Arrival::Hold);
-    bed.gate.set_hint(at(10), 0, Hint::Ready);
-    assert_eq!(bed.poll(10), [release(1, 9)]);
-    assert_eq!(bed.arrive(11, 2), Arrival::Forward);
-    bed.world.set(b"app", false);
-    assert_eq!(bed.arrive(12, 3), Arrival::Hold, "requests under way are no proof");
-    bed.world.set(b"app", true);
-    assert_eq!(bed.poll(20), [release(3, 8)]);
-    // Many under way: one look per quiet spell.
-    let before = bed.world.looks.len();
-    for stream in 4..14 {
-        assert_eq!(bed.arrive(30, stream), Arrival::Forward);
-    }
-    assert_eq!(bed.world.looks.len() - before, 5);
-    assert_eq!(bed.arrive(10_010, 14), Arrival::Forward);
-    assert_eq!(bed.world.looks.len() - before, 5, "settled");
-}
-
 #[test]
 fn where_several_are_ready_a_quiet_spell_is_no_reason_to_look() {
     let mut bed = Bed::new(limits());
