@@ -155,15 +155,16 @@ fn number(headers: Headers) -> u32 {
     }
 }
 
-/// A serialized `envoy.config.core.v3.GrpcService` with `envoy_grpc.cluster_name` and `.authority`.
+/// A serialized `envoy.config.core.v3.GrpcService` with `envoy_grpc.cluster_name` and, if there is one, `.authority`.
 ///
 /// Never the bare name: Envoy first tries to parse the bytes as that message, and a name that happens to parse
 /// (`empty` does) leaves its target unset, which aborts the whole process.
-fn grpc_service(cluster: &[u8]) -> Vec<u8> {
-    let authority = wire::authority(cluster);
-    let mut envoy_grpc = Vec::with_capacity(cluster.len().saturating_add(authority.len()).saturating_add(8));
+fn grpc_service(cluster: &[u8], authority: Option<&[u8]>) -> Vec<u8> {
+    let mut envoy_grpc = Vec::with_capacity(cluster.len().saturating_mul(2).saturating_add(8));
     field(&mut envoy_grpc, 1, cluster);
-    field(&mut envoy_grpc, 2, authority);
+    if let Some(authority) = authority {
+        field(&mut envoy_grpc, 2, authority);
+    }
     let mut service = Vec::with_capacity(envoy_grpc.len().saturating_add(8));
     field(&mut service, 1, &envoy_grpc);
     service
@@ -263,7 +264,10 @@ impl Host for Envoy {
 
     fn look(&mut self, cluster: &[u8]) -> bool {
         const NAME: &str = "sluice.Look";
-        let service = grpc_service(cluster);
+        // Without an authority Envoy takes the cluster's name. Over an HTTP/2 connection that is open already the headers
+        // do leave, with the reset behind them; for istiod's names, whose bars no authority may have, servers refuse them
+        // unseen.
+        let service = grpc_service(cluster, None);
         let metadata = 0u32.to_le_bytes();
         let mut token = 0;
         // SAFETY: pointers and lengths of live slices, and a place of our own for the answer.
@@ -284,7 +288,7 @@ impl Host for Envoy {
             )
         };
         if status == OK {
-            // In the same breath: the call has not left the worker, and nothing reaches the app.
+            // In the same breath: where no connection is open, nothing has left the worker.
             // SAFETY: a number.
             unsafe { proxy_grpc_cancel(token) };
         }
@@ -294,7 +298,7 @@ impl Host for Envoy {
     fn open_link(&mut self, cluster: &[u8]) -> Option<StreamToken> {
         const SERVICE: &str = "sluice.link.v1.Link";
         const METHOD: &str = "Connect";
-        let service = grpc_service(cluster);
+        let service = grpc_service(cluster, Some(wire::authority(cluster)));
         let metadata = 0u32.to_le_bytes();
         let mut token = 0;
         // SAFETY: pointers and lengths of live slices, and a place of our own for the answer.

@@ -70,7 +70,7 @@ impl App {
                             "args": [
                                 "--listen", "$(POD_IP):8080",
                                 // As a preStop hook would: longer than the gateway takes to hear of it.
-                                "--end-delay-ms", "1000",
+                                "--end-delay-ms", "3000",
                                 "--start-delay-ms", "$(START_DELAY_MS)",
                             ],
                             "env": [
