@@ -4,8 +4,9 @@
 //! nothing. Where they differ for a moment, this is what holds:
 //!
 //! - a route is there if any scaler that is connected has it; of two versions the higher generation stands;
-//! - a target is ready if any connected scaler says so, and at several endpoints if all who say ready say that. A replica that is behind can then make a worker look
-//!   at a cluster for nothing; were it the other way round, one stuck replica could keep every app away;
+//! - a target is ready if any connected scaler says so, and at several endpoints if all who say ready say that. A
+//!   replica that is behind can then make a worker look at a cluster for nothing; were it the other way round, one
+//!   stuck replica could keep every app away;
 //! - with no scaler connected, the last table stands, and looks alone decide.
 
 use crate::{

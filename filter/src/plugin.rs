@@ -54,9 +54,8 @@ pub struct Plugin {
     worker: Worker,
     stats: Stats,
     parts: Parts,
-    /// The statuses read last.
-    codes: Recall<u16>,
-    samples_labels: bool,
+    /// The statuses read last; `None`: each is read.
+    codes: Option<Recall<u16>>,
     outcomes: Vec<Outcome>,
     scalers: Vec<Scaler>,
     gateway: String,
@@ -147,8 +146,7 @@ impl Plugin {
             worker,
             stats: Stats::define(host),
             parts: Parts::new(config.sample_labels),
-            codes: Recall::new(),
-            samples_labels: config.sample_labels,
+            codes: config.sample_labels.then(Recall::new),
             outcomes: Vec::new(),
             scalers: config.scalers.into_iter().map(scaler).collect(),
             gateway: String::from_utf8_lossy(&gateway).into_owned(),
@@ -237,18 +235,20 @@ impl Plugin {
     /// The status of the effective response: its own, or that of one like it.
     fn code(&mut self, stream: u32, shape: Shape, host: &mut impl Host) -> u16 {
         // Our own answers are not in a row with the app's.
-        let row = self.worker.forwarded(stream).filter(|_| self.samples_labels);
-        let row = row.map(|(lane, arrived)| (arrived, shape.key(lane.number())));
-        if let Some((arrived, key)) = row
-            && let Some(code) = self.codes.get(arrived, key)
+        let mut row = self.codes.as_mut().and_then(|codes| {
+            let (lane, arrived) = self.worker.forwarded(stream)?;
+            Some((codes, arrived, shape.key(lane.number())))
+        });
+        if let Some((codes, arrived, key)) = &mut row
+            && let Some(code) = codes.get(*arrived, *key)
         {
             return code;
         }
         self.scratch.clear();
         host.header(Headers::Response, b":status", &mut self.scratch);
         let code = std::str::from_utf8(&self.scratch).ok().and_then(|code| code.parse().ok()).unwrap_or(0);
-        if let Some((arrived, key)) = row {
-            self.codes.put(arrived, key, code);
+        if let Some((codes, arrived, key)) = row {
+            codes.put(arrived, key, code);
         }
         code
     }

@@ -14,9 +14,9 @@ pub(crate) struct Parts {
     path: Part,
     cluster: Part,
     map: Part,
-    /// The methods read last.
-    methods: Recall<Method>,
-    samples_labels: bool,
+    method: Part,
+    /// The methods read last; `None`: each is read.
+    methods: Option<Recall<Method>>,
 }
 
 /// Bytes that the host has been asked for, or not yet.
@@ -74,16 +74,19 @@ impl<H: Host> Request for Effective<'_, H> {
     }
 
     fn method(&mut self) -> Method {
-        let shape = self.shape.filter(|_| self.parts.samples_labels);
+        let shape = self.shape.filter(|_| self.parts.methods.is_some());
         let key = shape.map(|shape| shape.key(number(self.cluster())));
-        if let Some(method) = key.and_then(|key| self.parts.methods.get(self.arrived, key)) {
+        let Parts { method, methods, .. } = &mut *self.parts;
+        let mut row = methods.as_mut().zip(key);
+        if let Some((methods, key)) = &mut row
+            && let Some(method) = methods.get(self.arrived, *key)
+        {
             return method;
         }
-        let mut name = Vec::new();
-        self.host.header(Headers::Request, b":method", &mut name);
-        let method = Method::parse(&name);
-        if let Some(key) = key {
-            self.parts.methods.put(self.arrived, key, method);
+        let host = &mut *self.host;
+        let method = Method::parse(method.get(|bytes| host.header(Headers::Request, b":method", bytes)));
+        if let Some((methods, key)) = row {
+            methods.put(self.arrived, key, method);
         }
         method
     }
@@ -93,12 +96,13 @@ impl<H: Host> Request for Effective<'_, H> {
 
 impl Parts {
     pub(crate) fn new(samples_labels: bool) -> Self {
-        let [authority, path, cluster, map] = Default::default();
-        Self { authority, path, cluster, map, methods: Recall::new(), samples_labels }
+        let [authority, path, cluster, map, method] = Default::default();
+        Self { authority, path, cluster, map, method, methods: samples_labels.then(Recall::new) }
     }
 
     fn forget(&mut self) {
-        for part in [&mut self.authority, &mut self.path, &mut self.cluster, &mut self.map] {
+        for part in [&mut self.authority, &mut self.path, &mut self.cluster, &mut self.map, &mut self.method]
+        {
             part.forget();
         }
     }
