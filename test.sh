@@ -15,6 +15,9 @@
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
+# What is built here is mostly built once; the incremental cache would be as large as all the rest.
+export CARGO_INCREMENTAL=${CARGO_INCREMENTAL-0}
+
 passed=0 failed=0 skipped=0
 failures=()
 

@@ -81,9 +81,10 @@ part() { # part
     if [ ! -x "$dir/$name" ]; then
       need_go
       # One builder at a time; whoever waited finds the work done.
-      exec 9> "$dir/lock"; flock 9
+      exec 9> "$cache/lock"; flock 9
       if [ ! -x "$dir/$name" ]; then
-        say "building $name (about $minutes min on two cores; the Go build cache makes a later one short)"
+        say "building $name (about $minutes min on two cores)"
+        built=yes
         with_progress "$name" go_build "$part" "$("${part}_ldflags")" "$package" "$dir/$name"
       fi
       exec 9>&-
@@ -133,7 +134,19 @@ need_go() {
   command -v go > /dev/null || die "needs Go ($(sed -nE 's/^go //p' keda/go.mod) or later) to build the test bed: install it, or point KUBECONFIG at a cluster with KEDA"
 }
 
+# Go's build cache for this is 12 GB, and nothing of it is wanted again once the programs are there; so it is a folder of
+# its own, and goes when all is built. What an interrupted build left is used by the next.
+built=
+drop_objects() {
+  [ -n "$built" ] || return 0
+  exec 9> "$cache/lock"; flock 9
+  rm -rf "$cache/go-build"
+  exec 9>&-
+}
+
 cache=${SLUICE_CACHE:-$HOME/.cache/sluice}/cluster
+mkdir -p "$cache"
+export GOCACHE=$cache/go-build
 [ $# -gt 0 ] || set -- kubernetes keda
 for wanted in "$@"; do
   case $wanted in
@@ -141,3 +154,4 @@ for wanted in "$@"; do
     *) die "unknown part '$wanted': kubernetes, keda or istio" ;;
   esac
 done
+drop_objects
