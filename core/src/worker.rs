@@ -4,9 +4,8 @@
 //! nothing. Where they differ for a moment, this is what holds:
 //!
 //! - a route is there if any scaler that is connected has it; of two versions the higher generation stands;
-//! - a target is ready if any connected scaler says so, and at several endpoints if all who say ready say that. A
-//!   replica that is behind can then make a worker look at a cluster for nothing; were it the other way round, one
-//!   stuck replica could keep every app away;
+//! - a target is ready if any connected scaler says so. A replica that is behind can then make a worker look at a
+//!   cluster for nothing; were it the other way round, one stuck replica could keep every app away;
 //! - with no scaler connected, the last table stands, and looks alone decide.
 
 use crate::{
@@ -43,8 +42,6 @@ struct Peer {
 struct Said {
     known: u8,
     ready: u8,
-    /// Ready at more than one endpoint: only those who say ready, too.
-    several: u8,
     not_ready: u8,
 }
 
@@ -214,7 +211,6 @@ impl Worker {
         }
         for (slot, said) in (0..).zip(&mut self.said) {
             said.ready &= !bit;
-            said.several &= !bit;
             said.not_ready &= !bit;
             self.gate.set_hint(now, slot, said.hint());
         }
@@ -267,7 +263,6 @@ impl Worker {
             let bit = bit(index);
             said.known &= !bit;
             said.ready &= !bit;
-            said.several &= !bit;
             said.not_ready &= !bit;
             self.gate.set_hint(now, slot, said.hint());
         }
@@ -309,13 +304,8 @@ impl Worker {
         let bit = bit(index);
         said.known |= bit;
         said.ready &= !bit;
-        said.several &= !bit;
         said.not_ready &= !bit;
         match hint {
-            Hint::SeveralReady => {
-                said.ready |= bit;
-                said.several |= bit;
-            }
             Hint::Ready => said.ready |= bit,
             Hint::NotReady => said.not_ready |= bit,
             Hint::Unknown => {}
@@ -349,9 +339,7 @@ impl Worker {
 
 impl Said {
     fn hint(self) -> Hint {
-        if self.ready != 0 && self.ready == self.several {
-            Hint::SeveralReady
-        } else if self.ready != 0 {
+        if self.ready != 0 {
             Hint::Ready
         } else if self.not_ready != 0 {
             Hint::NotReady

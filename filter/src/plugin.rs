@@ -356,7 +356,6 @@ impl Plugin {
                 use sluice_core::gate::Hint;
                 for (ids, hint) in [
                     (readiness.ready, Hint::Ready),
-                    (readiness.several_ready, Hint::SeveralReady),
                     (readiness.not_ready, Hint::NotReady),
                     (readiness.unknown, Hint::Unknown),
                 ] {

@@ -151,7 +151,6 @@ pub fn hint(hint: link::Hint) -> Hint {
         link::Hint::Unknown => Hint::Unknown,
         link::Hint::Ready => Hint::Ready,
         link::Hint::NotReady => Hint::NotReady,
-        link::Hint::SeveralReady => Hint::SeveralReady,
     }
 }
 

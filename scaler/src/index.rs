@@ -8,12 +8,6 @@ mod bodies;
 mod cluster;
 mod condition;
 mod endpoints;
-/// Whether that is more than one Pod: one with addresses of both families is in it twice.
-fn are_several(endpoints: &BTreeSet<SocketAddr>) -> bool {
-    let v4 = endpoints.iter().filter(|endpoint| endpoint.is_ipv4()).count();
-    v4 > 1 || endpoints.len().saturating_sub(v4) > 1
-}
-
 #[cfg(test)]
 mod tests;
 
@@ -420,7 +414,6 @@ impl Index {
             // Without a Service, or with one that has no endpoints of its own, nobody but the gateway knows.
             None => Hint::Unknown,
             Some(_) if service.is_some_and(|service| service.is_external) => Hint::Unknown,
-            Some(_) if are_several(&ready) => Hint::SeveralReady,
             Some(_) if ready_endpoints > 0 => Hint::Ready,
             Some(_) => Hint::NotReady,
         };

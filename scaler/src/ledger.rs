@@ -188,5 +188,5 @@ fn rate_spec(metrics: &Metrics) -> RateSpec {
 
 /// Whether a target in that state has nothing that could serve a request.
 fn is_down(hint: Hint) -> bool {
-    !hint.is_ready()
+    hint != Hint::Ready
 }

@@ -109,6 +109,9 @@ async fn one_cycle(bed: &Bed, target: &Target, lag: Option<Duration>, seen: &See
 
     bed.objects.endpoints(target, &[(app.address(), Condition::Terminating)])?;
     if let Some(lag) = lag {
+        // The control plane hears of it when the scaler does, and then waits; a folder takes longer to tell than a
+        // watch, up to 45 ms.
+        bed.until_route(target, "the scaler to know", |route| route.hint == "notReady").await?;
         tokio::time::sleep(lag).await;
         bed.set_endpoints(target, &[])?;
     }

@@ -12,7 +12,7 @@ use sluice_tests::{
     http::{self, Http1, Http2},
     objects::Target,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 const COLD_START: &str = "x-keda-http-cold-start";
 
@@ -87,8 +87,7 @@ async fn an_app_that_is_called_not_ready_is_held_for_even_while_envoy_still_list
 async fn looks_leave_round_robin_as_it_is() {
     const REQUESTS: usize = 20;
     let target = Target::new("app");
-    // Every request comes after a quiet spell.
-    let bed = Bed::of(std::slice::from_ref(&target)).plugin("quiet", "0s".into()).start().await.unwrap();
+    let bed = Bed::of(std::slice::from_ref(&target)).start().await.unwrap();
     let (one, other) = (bed.start_app().await.unwrap(), bed.start_app().await.unwrap());
     bed.wake(&target, &[one.address(), other.address()]).unwrap();
     bed.until_usable(&target, 2).await.unwrap();
@@ -99,6 +98,34 @@ async fn looks_leave_round_robin_as_it_is() {
     let served = [one.requests().unwrap().len(), other.requests().unwrap().len()];
     // The first request looks, since nothing is known.
     assert!(served.iter().all(|served| served.abs_diff(REQUESTS / 2) <= 1), "{served:?}");
+}
+
+/// Over HTTP/1.1 a look ends the idle connection that it is given, and over HTTP/2 its headers leave, with a reset behind
+/// them: an app that is warm must see neither.
+#[tokio::test]
+async fn an_app_that_is_warm_keeps_its_connection_and_sees_only_requests() {
+    for upstream in [Upstream::AsDownstream, Upstream::Http2] {
+        const REQUESTS: usize = 50;
+        let target = Target::new("app");
+        let bed = Bed::of(std::slice::from_ref(&target)).upstream(upstream).start().await.unwrap();
+        let app = bed.start_app().await.unwrap();
+        bed.wake(&target, &[app.address()]).unwrap();
+        bed.until_usable(&target, 1).await.unwrap();
+        bed.until_route(&target, "the hint ready", |route| route.hint == "ready").await.unwrap();
+        for number in 0..REQUESTS {
+            assert_eq!(bed.get(&target, "/").await.unwrap().status, 200);
+            // So that each comes after a spell without any under way.
+            bed.until_route(&target, "its counts", |route| route.arrivals > number as u64 && route.in_flight == 0)
+                .await
+                .unwrap();
+        }
+        let requests = app.requests().unwrap();
+        assert_eq!(requests.len(), REQUESTS, "{upstream:?}: {requests:?}");
+        let connections: BTreeSet<u64> = requests.iter().map(|request| request.connection).collect();
+        assert_eq!(connections.len(), 1, "{upstream:?}: {requests:?}");
+        let streams = format!("cluster.{}.upstream_rq_cancelled", target.cluster());
+        assert!(bed.envoy.stat(&streams).await.unwrap() <= 1, "{upstream:?}: the look of the first request");
+    }
 }
 
 /// Every request has a connection of its own, and each is sent only when Envoy has the one before, so their order

@@ -18,6 +18,13 @@ const FAST_IN_VAIN: Duration = Duration::from_millis(20);
 const ALONE: Duration = Duration::from_millis(25);
 /// Between looks while the scaler says "not ready".
 const SLOW: Duration = Duration::from_secs(1);
+/// While the endpoints that a look finds may be those from before the app slept: for how long after "ready" they are not
+/// taken for the new ones, and how often somebody looks whether they are gone. istiod sends the new ones 100 ms after the
+/// last change; the old ones say "usable" all the time, and go before the new ones come.
+const LEFT_OVER_FOR: Duration = Duration::from_millis(250);
+const LEFT_OVER: Duration = Duration::from_millis(25);
+/// How long the gateway may list endpoints of an app that fell asleep: istiod's longest debounce.
+const LET_GO: Duration = Duration::from_secs(10);
 /// Between two batches of releases of one lane: the host's shortest tick.
 const BATCH: Duration = Duration::from_millis(1);
 
@@ -49,6 +56,8 @@ pub(super) struct Lane {
     pub(super) due: Option<Instant>,
     /// Since when the scaler says "ready" and no look has agreed yet.
     awaited_since: Option<Instant>,
+    /// A look has found nothing since the app fell asleep: what is there now came after that.
+    seen_empty: bool,
 }
 
 // === impl Lane ===
@@ -69,6 +78,7 @@ impl Lane {
             orphaned: false,
             due: None,
             awaited_since: None,
+            seen_empty: false,
         }
     }
 
@@ -78,14 +88,14 @@ impl Lane {
 
     /// Whether a request that arrives now is forwarded without a look.
     pub(super) fn goes_on(&self, now: Instant, word: Word, quiet: Duration) -> bool {
+        if self.phase == Phase::Closed || self.queue.len() > 0 || word.forbids() {
+            return false;
+        }
+        // Over a connection that is open already a look does reach the app, over HTTP/1.1 as a request; so an app that
+        // is up is not looked at. That its last Pod goes is the scaler's to say, and it says so before istiod does.
         // A full circuit breaker looks like a cluster without hosts: what has requests under way is not
         // asleep, whatever a look would say.
-        self.phase == Phase::Open
-            && self.queue.len() == 0
-            && !word.forbids()
-            // A look moves a round-robin balancer on by one: with two endpoints, every second turn would be the
-            // looks', and one of the two would get all requests.
-            && (word.hint == Hint::SeveralReady || self.forwarded > 0 || now.since(self.last_good) < quiet)
+        word.hint == Hint::Ready || self.forwarded > 0 || now.since(self.last_good) < quiet
     }
 
     /// Whether a request that arrives now and may not simply go on is worth a look: not if others wait
@@ -97,7 +107,7 @@ impl Lane {
     /// The first of a queue begins to wait.
     pub(super) fn begins_to_wait(&mut self, now: Instant, word: Word) {
         if word.forbids() {
-            self.next_look = now.after(SLOW);
+            self.next_look = now.after(self.while_asleep(now, word));
         }
     }
 
@@ -106,10 +116,11 @@ impl Lane {
         match hint {
             Hint::NotReady => {
                 self.phase = Phase::Closed;
+                self.seen_empty = false;
                 self.awaited_since = None;
-                self.next_look = now.after(SLOW);
+                self.next_look = now.after(LEFT_OVER);
             }
-            Hint::Ready | Hint::SeveralReady => {
+            Hint::Ready => {
                 // Only what waits measures the lag: without a hold nobody looks, and none is hurt.
                 self.awaited_since = (self.queue.len() > 0).then_some(now);
                 self.next_look = now;
@@ -123,6 +134,11 @@ impl Lane {
 
     /// A look was made. Gives the time from "ready" to "usable" if this look ended it.
     pub(super) fn looked(&mut self, now: Instant, word: Word, usable: bool) -> Option<Duration> {
+        self.seen_empty |= !usable;
+        if usable && self.may_be_left_over(now, word) {
+            self.next_look = now.after(LEFT_OVER);
+            return None;
+        }
         if usable && !word.forbids() {
             self.phase = Phase::Open;
             self.last_good = now;
@@ -133,11 +149,28 @@ impl Lane {
         let pause = match word.hint {
             _ if word.distrusted => ALONE,
             Hint::Unknown => ALONE,
-            Hint::NotReady => SLOW,
-            Hint::Ready | Hint::SeveralReady if now.since(word.since) < FAST_FOR => FAST,
-            Hint::Ready | Hint::SeveralReady => FAST_IN_VAIN,
+            Hint::NotReady => self.while_asleep(now, word),
+            Hint::Ready if now.since(word.since) < FAST_FOR => FAST,
+            Hint::Ready => FAST_IN_VAIN,
         };
         self.next_look = now.after(pause);
         None
+    }
+
+    /// Whether the endpoints that a look has just found may be those from before the app slept.
+    fn may_be_left_over(&self, now: Instant, word: Word) -> bool {
+        word.hint == Hint::Ready
+            && self.may_list_the_last(word.since, word)
+            && now.since(word.since) < LEFT_OVER_FOR
+    }
+
+    /// Whether the gateway may have listed the last Pod before the sleep at `moment`.
+    fn may_list_the_last(&self, moment: Instant, word: Word) -> bool {
+        !self.seen_empty && word.slept.is_some_and(|slept| moment.since(slept) < LET_GO)
+    }
+
+    /// Until the next look at an app that the scaler calls not ready: soon if what matters is when its last Pod is gone.
+    fn while_asleep(&self, now: Instant, word: Word) -> Duration {
+        if self.may_list_the_last(now, word) { LEFT_OVER } else { SLOW }
     }
 }

@@ -8,9 +8,9 @@
 //!          ┌──────────────────────────────────────────────────────────┐
 //!          │                                                          ▼
 //!       Closed                                                      Open
-//!   requests wait, first come first out;                 requests are forwarded; the first one
-//!   the cluster is looked at: every few ms               after a quiet spell looks first
-//!   while the scaler says "ready", slowly                             │
+//!   requests wait, first come first out;                 requests are forwarded; without a scaler's
+//!   the cluster is looked at: every few ms               word the first one after a quiet spell
+//!   while the scaler says "ready", slowly                looks first
 //!   otherwise                                                         │
 //!          ▲                                                          │
 //!          └──────────────────────────────────────────────────────────┘
@@ -82,7 +82,8 @@ pub struct Limits {
     pub held_per_worker: u32,
     /// How long a request waits, at most.
     pub hold_timeout: Duration,
-    /// A lane that forwarded nothing for so long is looked at before it forwards.
+    /// While no scaler says whether its app is there, a lane that forwarded nothing for so long is looked at before it
+    /// forwards: looks are all there is then.
     pub quiet: Duration,
     /// For how long the scaler may say "not ready" while looks say "usable" before it is not believed any
     /// more until it says something else: a scaler whose watch is stuck must not keep an app away for ever.
@@ -297,7 +298,7 @@ impl Gate {
         let mut usable = || {
             let usable = looks.usable(&lane.cluster);
             lane.looked(now, word, usable);
-            usable
+            lane.phase == Phase::Open
         };
         let arrival = if goes_on || wants_look && usable() {
             Arrival::Forward

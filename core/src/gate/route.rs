@@ -16,8 +16,6 @@ pub enum Hint {
     Unknown,
     /// It has a ready endpoint.
     Ready,
-    /// It has several: one that goes leaves others.
-    SeveralReady,
     /// It has none.
     NotReady,
 }
@@ -27,6 +25,10 @@ pub enum Hint {
 pub(super) struct Word {
     pub(super) hint: Hint,
     pub(super) since: Instant,
+    /// It was ready at some time: the gateway may know endpoints.
+    pub(super) was_ready: bool,
+    /// When it was last said that there is none any more.
+    pub(super) slept: Option<Instant>,
     /// Looks have said the opposite for so long that the hint counts as unknown.
     pub(super) distrusted: bool,
 }
@@ -39,15 +41,6 @@ pub(super) struct Route {
     pub(super) word: Word,
     pub(super) lanes: Vec<usize>,
     pub(super) counts: Counts,
-}
-
-// === impl Hint ===
-
-impl Hint {
-    /// Whether there is anything to send a request to.
-    pub fn is_ready(self) -> bool {
-        matches!(self, Self::Ready | Self::SeveralReady)
-    }
 }
 
 // === impl Word ===
@@ -83,13 +76,10 @@ impl Route {
     /// Says whether that was news.
     pub(super) fn set_hint(&mut self, now: Instant, hint: Hint) -> bool {
         let news = self.word.hint != hint;
-        if news && self.word.hint.is_ready() && hint.is_ready() {
-            // Nothing that waits has to know how many there are.
-            self.word.hint = hint;
-            return false;
-        }
         if news {
-            self.word = Word { hint, since: now, distrusted: false };
+            let was_ready = self.word.was_ready || hint == Hint::Ready;
+            let slept = if was_ready && hint == Hint::NotReady { Some(now) } else { self.word.slept };
+            self.word = Word { hint, since: now, was_ready, slept, distrusted: false };
         }
         news
     }

@@ -95,7 +95,7 @@ fn release(stream: u32, held_ms: u64) -> Outcome {
 }
 
 #[test]
-fn a_warm_request_goes_on_and_only_a_quiet_spell_costs_a_look() {
+fn a_warm_request_goes_on_and_without_a_word_of_the_scaler_a_quiet_spell_costs_a_look() {
     let mut bed = Bed::new(limits());
     bed.world.set(b"app", true);
     assert_eq!(bed.arrive(0, 1), Arrival::Forward);
@@ -112,6 +112,21 @@ fn a_warm_request_goes_on_and_only_a_quiet_spell_costs_a_look() {
     assert_eq!(bed.world.looks.len(), 2);
     bed.gate.depart(at(9_101), 4);
     assert_eq!((bed.counts().in_flight(), bed.counts().arrivals(), bed.counts().cold_starts), (0, 4, 0));
+}
+
+#[test]
+fn an_app_that_the_scaler_calls_ready_is_looked_at_once() {
+    let mut bed = Bed::new(limits());
+    bed.world.set(b"app", true);
+    bed.gate.set_hint(at(0), 0, Hint::Ready);
+    for round in 1..4 {
+        let stream = u32::try_from(round).unwrap();
+        assert_eq!(bed.arrive(round * 10_000 + 5_000, stream), Arrival::Forward);
+        bed.gate.depart(at(round * 10_000 + 5_001), stream);
+        assert_eq!(bed.world.looks.len(), 1, "what is not known yet is looked at");
+    }
+    bed.gate.set_hint(at(50_000), 0, Hint::NotReady);
+    assert_eq!(bed.arrive(50_000, 9), Arrival::Hold);
 }
 
 #[test]
@@ -167,23 +182,66 @@ fn a_dying_pod_that_envoy_still_lists_gets_nothing() {
     assert_eq!(bed.poll(3_002), [release(2, 2_991)]);
 }
 
+/// The next Pod is ready while the gateway still lists the last one; then the gateway hears that one is gone, and only
+/// after that of the other.
 #[test]
-fn where_several_are_ready_a_quiet_spell_is_no_reason_to_look() {
+fn endpoints_that_are_left_over_from_before_the_sleep_get_nothing() {
     let mut bed = Bed::new(limits());
+    bed.gate.set_hint(at(0), 0, Hint::Ready);
+    bed.gate.set_hint(at(0), 0, Hint::NotReady);
     bed.world.set(b"app", true);
-    bed.gate.set_hint(at(0), 0, Hint::SeveralReady);
-    assert_eq!(bed.arrive(0, 1), Arrival::Forward);
-    assert_eq!(bed.world.looks.len(), 1, "what is not known yet is looked at");
-    bed.gate.depart(at(1), 1);
-    assert_eq!(bed.arrive(9_000, 2), Arrival::Forward);
-    bed.gate.depart(at(9_001), 2);
-    assert_eq!(bed.world.looks.len(), 1);
-    bed.gate.set_hint(at(9_500), 0, Hint::Ready);
-    assert_eq!(bed.arrive(20_000, 3), Arrival::Forward);
+    assert_eq!(bed.arrive(1, 1), Arrival::Hold);
+    bed.gate.set_hint(at(10), 0, Hint::Ready);
+    assert_eq!(bed.poll(10), []);
+    assert_eq!(bed.arrive(11, 2), Arrival::Hold);
+    assert_eq!(bed.poll(35), []);
+    bed.world.set(b"app", false);
+    assert_eq!(bed.poll(60), []);
+    bed.world.set(b"app", true);
+    assert_eq!(bed.poll(62), [release(1, 61), release(2, 51)]);
+    assert_eq!(bed.counts().lags.sum_us(), 52_000);
+    assert_eq!(bed.arrive(63, 3), Arrival::Forward);
+    assert_eq!(bed.world.looks.len(), 4);
+}
+
+#[test]
+fn while_an_app_sleeps_somebody_looks_whether_its_last_endpoint_is_gone() {
+    let mut bed = Bed::new(limits());
+    bed.gate.set_hint(at(0), 0, Hint::Ready);
+    bed.gate.set_hint(at(0), 0, Hint::NotReady);
+    bed.world.set(b"app", true);
+    assert_eq!(bed.arrive(1, 1), Arrival::Hold);
+    assert_eq!(bed.poll(26), []);
+    bed.world.set(b"app", false);
+    assert_eq!(bed.poll(51), []);
     assert_eq!(bed.world.looks.len(), 2);
-    bed.gate.set_hint(at(20_001), 0, Hint::SeveralReady);
-    bed.gate.set_hint(at(20_002), 0, Hint::NotReady);
-    assert_eq!(bed.arrive(20_003, 4), Arrival::Hold);
+    assert_eq!(bed.poll(1_050), []);
+    assert_eq!(bed.world.looks.len(), 2, "nothing is left that could go");
+    bed.world.set(b"app", true);
+    bed.gate.set_hint(at(1_051), 0, Hint::Ready);
+    assert_eq!(bed.poll(1_051), [release(1, 1_050)], "no doubt, no delay");
+}
+
+#[test]
+fn endpoints_that_were_exchanged_in_one_go_count_as_the_new_ones_after_a_while() {
+    for (slept, wakes) in [(10, 10 + 250), (9_999, 9_999 + 250), (10_000, 10_000)] {
+        let mut bed = Bed::new(limits());
+        bed.gate.set_hint(at(0), 0, Hint::Ready);
+        bed.gate.set_hint(at(0), 0, Hint::NotReady);
+        bed.world.set(b"app", true);
+        bed.gate.set_hint(at(slept), 0, Hint::Ready);
+        // No request came before: nobody has looked while it slept.
+        let first = bed.arrive(slept, 1);
+        if wakes == slept {
+            assert_eq!(first, Arrival::Forward, "slept for {slept} ms");
+            continue;
+        }
+        assert_eq!(first, Arrival::Hold, "slept for {slept} ms");
+        let released = (slept..wakes + 30).find_map(|ms| bed.poll(ms).pop().map(|outcome| (ms, outcome)));
+        let (at, outcome) = released.unwrap();
+        assert!((wakes..wakes + 30).contains(&at), "slept for {slept} ms, released at {at}");
+        assert_eq!(outcome, release(1, at - slept));
+    }
 }
 
 #[test]

@@ -232,8 +232,6 @@ pub struct Readiness {
     pub not_ready: ::prost::alloc::vec::Vec<u64>,
     #[prost(fixed64, repeated, tag = "3")]
     pub unknown: ::prost::alloc::vec::Vec<u64>,
-    #[prost(fixed64, repeated, tag = "4")]
-    pub several_ready: ::prost::alloc::vec::Vec<u64>,
 }
 /// The report of that sequence, and all before it, are counted.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -328,8 +326,6 @@ pub enum Hint {
     Unknown = 0,
     Ready = 1,
     NotReady = 2,
-    /// Ready at more than one endpoint: losing one does not leave the cluster empty.
-    SeveralReady = 3,
 }
 impl Hint {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -341,7 +337,6 @@ impl Hint {
             Self::Unknown => "HINT_UNKNOWN",
             Self::Ready => "HINT_READY",
             Self::NotReady => "HINT_NOT_READY",
-            Self::SeveralReady => "HINT_SEVERAL_READY",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -350,7 +345,6 @@ impl Hint {
             "HINT_UNKNOWN" => Some(Self::Unknown),
             "HINT_READY" => Some(Self::Ready),
             "HINT_NOT_READY" => Some(Self::NotReady),
-            "HINT_SEVERAL_READY" => Some(Self::SeveralReady),
             _ => None,
         }
     }

@@ -231,7 +231,7 @@ impl Route {
             }),
             hint: match published.map_or(Hint::Unknown, |route| route.hint) {
                 Hint::Unknown => "unknown",
-                Hint::Ready | Hint::SeveralReady => "ready",
+                Hint::Ready => "ready",
                 Hint::NotReady => "notReady",
             },
             ready_endpoints,

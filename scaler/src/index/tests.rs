@@ -99,18 +99,6 @@ const HTTP: Kind = Kind::HttpScaledObject;
 const ROUTE: Kind = Kind::InterceptorRoute;
 
 #[test]
-fn several_endpoints_are_told_from_one_with_two_families() {
-    let addresses: BTreeSet<SocketAddr> =
-        ["10.0.0.1:80", "[fd00::1]:80"].iter().map(|address| address.parse().unwrap()).collect();
-    assert!(!are_several(&addresses));
-    for another in ["10.0.0.2:80", "[fd00::2]:80"] {
-        let mut addresses = addresses.clone();
-        addresses.insert(another.parse().unwrap());
-        assert!(are_several(&addresses));
-    }
-}
-
-#[test]
 fn an_object_becomes_a_route_and_says_so_once() {
     let mut bed = Bed::new();
     let changes = bed.apply(plain());

@@ -35,7 +35,6 @@ fn readiness(hints: &[(RouteId, Hint)]) -> ToWorker {
         ready: with(Hint::Ready),
         not_ready: with(Hint::NotReady),
         unknown: with(Hint::Unknown),
-        several_ready: with(Hint::SeveralReady),
     };
     ToWorker { message: Some(to_worker::Message::Readiness(readiness)) }
 }
@@ -89,7 +88,6 @@ fn route(spec: &RouteSpec, hint: Hint) -> link::Route {
             Hint::Unknown => link::Hint::Unknown,
             Hint::Ready => link::Hint::Ready,
             Hint::NotReady => link::Hint::NotReady,
-            Hint::SeveralReady => link::Hint::SeveralReady,
         }
         .into(),
     }
@@ -246,11 +244,10 @@ mod tests {
             (RouteId(1), Hint::Ready),
             (RouteId(2), Hint::NotReady),
             (RouteId(3), Hint::Unknown),
-            (RouteId(5), Hint::SeveralReady),
         ];
         let messages = messages(&News { hints, removals: vec![RouteId(4)], ..News::default() });
         let readiness =
-            Readiness { ready: vec![1], not_ready: vec![2], unknown: vec![3], several_ready: vec![5] };
+            Readiness { ready: vec![1], not_ready: vec![2], unknown: vec![3] };
         assert_eq!(messages[0].message, Some(to_worker::Message::Readiness(readiness)));
         assert_eq!(pieces(messages[1..].to_vec())[0].removals, [4]);
     }
