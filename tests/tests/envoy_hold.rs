@@ -81,6 +81,32 @@ async fn an_app_that_is_called_not_ready_is_held_for_even_while_envoy_still_list
     assert_eq!(held.await.unwrap().unwrap().status, 200);
 }
 
+/// The gateway still lists the last Pod when the next one is ready: to a look that is a usable cluster.
+#[tokio::test]
+async fn what_waits_is_not_sent_to_an_endpoint_from_before_the_sleep() {
+    let target = Target::new("app");
+    let bed = Bed::of(std::slice::from_ref(&target)).control_plane().start().await.unwrap();
+    let last = bed.start_app().await.unwrap();
+    bed.wake(&target, &[last.address()]).unwrap();
+    bed.until_usable(&target, 1).await.unwrap();
+    bed.until_route(&target, "the hint ready", |route| route.hint == "ready").await.unwrap();
+    assert_eq!(bed.get(&target, "/").await.unwrap().status, 200);
+
+    bed.say_ready(&target, &[]).unwrap();
+    bed.until_route(&target, "the hint not ready", |route| route.hint == "notReady").await.unwrap();
+    let held = bed.spawn_get(&target, "/");
+    bed.until_held(&target, 1).await.unwrap();
+    let next = bed.start_app().await.unwrap();
+    bed.say_ready(&target, &[next.address()]).unwrap();
+    bed.until_route(&target, "the hint ready", |route| route.hint == "ready").await.unwrap();
+    bed.set_endpoints(&target, &[]).unwrap();
+    bed.until_usable(&target, 0).await.unwrap();
+    bed.set_endpoints(&target, &[next.address()]).unwrap();
+    assert_eq!(held.await.unwrap().unwrap().status, 200);
+    let served = [&last, &next].map(|app| app.requests().unwrap().iter().filter(|it| it.path == "/").count());
+    assert_eq!(served, [1, 1]);
+}
+
 /// A look takes a turn of the balancer as a request does. Two endpoints and a look before every request would give all
 /// requests to one of them.
 #[tokio::test]

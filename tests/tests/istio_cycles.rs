@@ -27,15 +27,6 @@ const CLIENTS: u64 = 8;
 /// warm requests are among them.
 const ANSWERS_PER_WAKE: u64 = 3 * CLIENTS;
 
-/// When the app wakes again.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Wake {
-    /// Once the gateway has no endpoint left.
-    Asleep,
-    /// As soon as every client waits.
-    AtOnce,
-}
-
 /// What the clients see and do.
 struct Load {
     enough: AtomicBool,
@@ -51,17 +42,7 @@ struct Load {
 fn three_hundred_sleeps_and_wakes_under_steady_load_give_only_200() {
     istio::run("cycles", async |world| {
         let app = world.app("shop").await?;
-        cycles(&world, &app, CYCLES, Wake::Asleep, async |_| app.scale(0).await).await
-    });
-}
-
-/// The next Pod is ready while the gateway still lists the last one, and istiod's news are first that one is gone,
-/// then that the other is healthy: the cluster is empty for a moment of which the scaler knows nothing.
-#[test]
-fn waking_before_the_gateway_has_let_go_gives_only_200() {
-    istio::run("overlap", async |world| {
-        let app = world.app("shop").await?;
-        cycles(&world, &app, CYCLES, Wake::AtOnce, async |_| app.scale(0).await).await
+        cycles(&world, &app, CYCLES, async |_| app.scale(0).await).await
     });
 }
 
@@ -89,7 +70,7 @@ fn a_pod_that_dies_undrained_costs_no_later_request() {
             load.sends.send_replace(true);
             Ok(())
         };
-        cycles(&world, &app, CRASHES, Wake::Asleep, crash).await
+        cycles(&world, &app, CRASHES, crash).await
     });
 }
 
@@ -98,7 +79,6 @@ async fn cycles(
     world: &World,
     app: &App,
     cycles: u64,
-    wake: Wake,
     sleep: impl AsyncFn(&Load) -> Result<()>,
 ) -> Result<()> {
     let load = Arc::new(Load {
@@ -115,7 +95,7 @@ async fn cycles(
     }
     for cycle in 0..cycles {
         let ran = tokio::select! {
-            ran = one_cycle(world, app, &load, wake, &sleep) => ran,
+            ran = one_cycle(world, app, &load, &sleep) => ran,
             // A client ends early only with what it did not expect.
             Some(ended) = clients.join_next() => ended?,
         };
@@ -139,17 +119,15 @@ async fn cycles(
     Ok(())
 }
 
-/// All clients wait; the app wakes and answers; it is sent to sleep.
+/// All clients wait, and the gateway has no endpoint left; the app wakes and answers; it is sent to sleep.
 async fn one_cycle(
     world: &World,
     app: &App,
     load: &Load,
-    wake: Wake,
     sleep: &impl AsyncFn(&Load) -> Result<()>,
 ) -> Result<()> {
     let endpoints = format!("cluster.{};.membership_total", app.cluster_name());
-    let asleep = (wake == Wake::Asleep).then_some((&*endpoints, 0));
-    for (stat, wanted) in [("wasmcustom.sluice_held", CLIENTS)].into_iter().chain(asleep) {
+    for (stat, wanted) in [("wasmcustom.sluice_held", CLIENTS), (&endpoints, 0)] {
         wait::until(format!("{stat} to be {wanted}"), async || match world.gateway.stat(stat).await {
             Ok(value) if value == wanted => Ok(()),
             other => Err(format!("{other:?}")),

@@ -21,7 +21,7 @@ const SLOW: Duration = Duration::from_secs(1);
 /// While the endpoints that a look finds may be those from before the app slept: for how long after "ready" they are not
 /// taken for the new ones, and how often somebody looks whether they are gone. istiod sends the new ones 100 ms after the
 /// last change; the old ones say "usable" all the time, and go before the new ones come.
-const LEFT_OVER_FOR: Duration = Duration::from_millis(250);
+const LEFT_OVER_FOR: Duration = Duration::from_secs(1);
 const LEFT_OVER: Duration = Duration::from_millis(25);
 /// How long the gateway may list endpoints of an app that fell asleep: istiod's longest debounce.
 const LET_GO: Duration = Duration::from_secs(10);

@@ -224,7 +224,7 @@ fn while_an_app_sleeps_somebody_looks_whether_its_last_endpoint_is_gone() {
 
 #[test]
 fn endpoints_that_were_exchanged_in_one_go_count_as_the_new_ones_after_a_while() {
-    for (slept, wakes) in [(10, 10 + 250), (9_999, 9_999 + 250), (10_000, 10_000)] {
+    for (slept, wakes) in [(10, 10 + 1_000), (9_999, 9_999 + 1_000), (10_000, 10_000)] {
         let mut bed = Bed::new(limits());
         bed.gate.set_hint(at(0), 0, Hint::Ready);
         bed.gate.set_hint(at(0), 0, Hint::NotReady);

@@ -42,8 +42,7 @@ enum Event {
 
 fn event() -> impl Strategy<Value = Event> {
     let route = 0..ROUTES;
-    let hint =
-        prop_oneof![Just(Hint::Unknown), Just(Hint::Ready), Just(Hint::NotReady)];
+    let hint = prop_oneof![Just(Hint::Unknown), Just(Hint::Ready), Just(Hint::NotReady)];
     prop_oneof![
         8 => (route.clone(), 0..CLUSTERS.len()).prop_map(|(route, cluster)| Event::Arrive { route, cluster }),
         4 => any::<usize>().prop_map(Event::Depart),
