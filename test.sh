@@ -123,9 +123,9 @@ layer_istio() {
   fi
   check "a Kubernetes can run here" tests/cluster/possible.sh || return
   wasm || return
-  check "Kubernetes, KEDA and Istio build" tests/cluster/build.sh kubernetes keda istio || return
+  check "Kubernetes, KEDA, its add-on and Istio build" tests/cluster/build.sh kubernetes keda http-add-on istio || return
   check "Envoy, every tested line" tests/envoy-install.sh --lines || return
-  check "the scaler and the app build" cargo build --locked -p sluice-scaler -p sluice-tests --bins || return
+  check "the scaler, the operator and the app build" cargo build --locked -p sluice-scaler -p sluice-operator -p sluice-tests --bins || return
   cargo_test "in the gateway of a real Istio" -p sluice-tests --test 'istio_*'
 }
 

@@ -167,6 +167,16 @@ pub enum Flaw {
         /// Where.
         field: String,
     },
+    /// An annotation of ours that says nothing that can be done.
+    #[error("is {value:?}; write {expected}. Until then it is as if it were not there")]
+    Annotation {
+        /// Where.
+        field: &'static str,
+        /// What is there.
+        value: String,
+        /// What would do.
+        expected: &'static str,
+    },
     /// A limit that lets nothing wait.
     #[error("is {value}; make it 1 or more. Until then the default applies")]
     MaxPending {
@@ -201,6 +211,7 @@ impl Flaw {
             | Self::StatusCode { .. }
             | Self::TwoBodies { .. }
             | Self::NoConfigMap { .. }
+            | Self::Annotation { .. }
             | Self::MaxPending { .. } => false,
         }
     }
@@ -215,6 +226,7 @@ impl Flaw {
             | Self::Duration { field, .. }
             | Self::TargetValue { field, .. }
             | Self::Replicas { field, .. }
+            | Self::Annotation { field, .. }
             | Self::Seconds { field, .. } => field,
             Self::Host { field, .. }
             | Self::Path { field, .. }

@@ -13,6 +13,7 @@ mod rules;
 pub mod scaled_object;
 mod shared;
 pub mod spec;
+pub mod upstream;
 
 pub use definitions::definitions;
 pub use flaw::Flaw;

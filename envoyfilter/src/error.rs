@@ -42,6 +42,12 @@ pub enum Error {
         /// What it says.
         value: String,
     },
+    /// More than an object holds.
+    #[error(
+        "isolation: {0} virtual hosts are more than one EnvoyFilter can hold ({max}); use wildcard hosts, or no isolation",
+        max = crate::ISOLATION_LIMIT
+    )]
+    TooManyDomains(usize),
     /// Not a module.
     #[error("this is not a WebAssembly module; take the one that ./wasm-build.sh makes")]
     Module,

@@ -65,6 +65,11 @@ struct Args {
     #[arg(long, value_name = "DURATION")]
     hold_timeout: Option<String>,
 
+    /// Leave the filter disabled where nobody enables it: for an operator that runs with --isolation and is to leave
+    /// this EnvoyFilter to you.
+    #[arg(long)]
+    isolation: bool,
+
     /// Write a manifest that is too large for plain kubectl apply too.
     #[arg(long)]
     server_side: bool,
@@ -113,6 +118,7 @@ impl Args {
                 held_per_worker: self.held_per_worker,
                 hold_timeout: self.hold_timeout.clone(),
             },
+            isolation: self.isolation,
         })
     }
 }

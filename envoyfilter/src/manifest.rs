@@ -45,6 +45,7 @@ impl Manifest {
             ("priority", json!(settings.priority)),
             ("binding", json!(binding)),
             ("bound", bound),
+            ("disabled", json!(settings.isolation)),
             ("configuration", json!(settings.configuration().to_string())),
             ("module", json!(STANDARD.encode(module))),
         ];
@@ -153,6 +154,15 @@ mod tests {
         assert_eq!(targeted.get("workloadSelector"), None);
         let class = spec(Binding::GatewayClasses(vec!["istio".to_owned()]));
         assert_eq!(class["targetRefs"][0]["kind"], "GatewayClass");
+    }
+
+    #[test]
+    fn isolated_it_waits_to_be_enabled() {
+        let disabled = |isolation| {
+            let value = value(&Settings { isolation, ..Settings::default() });
+            value["spec"]["configPatches"][1]["patch"]["value"]["disabled"].clone()
+        };
+        assert_eq!((disabled(false), disabled(true)), (json!(false), json!(true)));
     }
 
     #[test]

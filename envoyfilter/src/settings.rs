@@ -21,6 +21,9 @@ pub struct Settings {
     pub scaler: Scaler,
     /// What bounds the holds.
     pub limits: Limits,
+    /// Whether the filter is at work only where somebody enables it: the operator does so on the virtual hosts of
+    /// managed objects.
+    pub isolation: bool,
 }
 
 /// How an EnvoyFilter says which gateways it is for.
@@ -72,14 +75,17 @@ impl Default for Settings {
             priority: 100,
             scaler: Scaler::default(),
             limits: Limits::default(),
+            isolation: false,
         }
     }
 }
 
 impl Settings {
+    /// Whether they can work.
+    ///
     /// # Errors
     /// The first setting that cannot work.
-    pub(crate) fn check(&self) -> Result<(), Error> {
+    pub fn check(&self) -> Result<(), Error> {
         domain("name", &self.name)?;
         name("namespace", &self.namespace)?;
         self.binding.check()?;
@@ -126,7 +132,7 @@ impl Binding {
     }
 
     /// The field of the EnvoyFilter's spec, and its value.
-    pub(crate) fn field(&self) -> (&'static str, Value) {
+    pub fn field(&self) -> (&'static str, Value) {
         let references = |kind: &str, names: &[String]| {
             let reference = |name| json!({"group": "gateway.networking.k8s.io", "kind": kind, "name": name});
             names.iter().map(reference).collect::<Value>()
@@ -138,7 +144,7 @@ impl Binding {
         }
     }
 
-    fn check(&self) -> Result<(), Error> {
+    pub(crate) fn check(&self) -> Result<(), Error> {
         match self {
             Self::Selector(labels) if labels.is_empty() => Err(Error::NoSelector),
             Self::Selector(labels) => match labels.iter().find(|(key, value)| !is_label(key, value)) {
@@ -202,7 +208,7 @@ fn domain(field: &'static str, value: &str) -> Result<(), Error> {
 }
 
 /// A DNS label (RFC 1123), as Kubernetes takes it.
-fn is_name(text: &str) -> bool {
+pub(crate) fn is_name(text: &str) -> bool {
     let inside = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     (1..=63).contains(&text.len())
         && text.bytes().all(inside)

@@ -4,12 +4,16 @@
 //! as good as none: charts set variables that the user has not filled in.
 
 mod args;
+mod gateway;
 #[cfg(test)]
 mod tests;
+mod upstream;
 
 pub use args::Args;
+pub use gateway::Gateway;
 
 use crate::lease::Timing;
+use sluice_api::upstream::Upstream;
 use std::{net::IpAddr, path::PathBuf};
 
 /// The configuration, ready to be used.
@@ -27,6 +31,10 @@ pub struct Config {
     pub scaler_authentication: Option<String>,
     /// Whether to lead only with the Lease; `None`: always lead.
     pub election: Option<Timing>,
+    /// The gateway whose EnvoyFilters are looked after; `None`: somebody else does.
+    pub gateway: Option<Gateway>,
+    /// How the gateway connects to apps whose objects do not say.
+    pub upstream: Upstream,
     /// This replica's name: the Lease's holder, and the events' reporter.
     pub name: String,
     /// The address of the HTTP listener.
@@ -63,6 +71,9 @@ pub enum ConfigError {
         /// What would do.
         expected: &'static str,
     },
+    /// What the gateway's EnvoyFilter cannot be made of.
+    #[error("the gateway's EnvoyFilter: {0}")]
+    Gateway(#[from] sluice_envoyfilter::Error),
     /// Durations that do not go together: whoever leads has to stop before anybody else may begin.
     #[error(
         "the leader election's durations have to be lease duration > renew deadline > retry period, and are \

@@ -4,22 +4,30 @@
 //! may matter to; whether it does, the plan says, and it costs no call if it does not.
 
 mod calls;
+mod envoy_filters;
 mod failure;
+mod gateway;
 mod http_scaled_object;
 mod interceptor_route;
+mod routes;
 mod status;
+mod upstream;
 mod wakes;
 
 use crate::{
     FIELD_MANAGER,
+    envoy_filter::Outcome,
     lease::Reign,
     metrics::Metrics,
     pace::Pace,
     plan::{self, ScaledObjects, Scaler, Workload},
+    upstream::Gateways,
     watch::{News, State, follow},
 };
 use failure::Failure;
 use futures::{Stream, StreamExt, channel::mpsc};
+pub(crate) use gateway::Gateway;
+use gateway::{Following, Isolated};
 use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
 use kube::{
     Api, Client, Resource, ResourceExt,
@@ -35,6 +43,7 @@ use serde::de::DeserializeOwned;
 use sluice_api::{HttpScaledObject, InterceptorRoute, ScaledObject};
 use sluice_core::route::Kind;
 use std::{
+    collections::BTreeMap,
     convert::Infallible,
     fmt::Debug,
     sync::{
@@ -57,6 +66,8 @@ type Guarded<K> = DeserializeGuard<K>;
 /// What outlives a reign.
 pub(crate) struct Shared {
     pub(crate) client: Client,
+    /// Whose EnvoyFilters are looked after.
+    pub(crate) gateway: Option<Gateway>,
     pub(crate) scaler: Scaler,
     pub(crate) watch_namespace: Option<String>,
     /// This replica's name.
@@ -78,6 +89,14 @@ struct Context {
     stores: Stores,
     /// Of ScaledObjects: KEDA may not be there.
     keda: watch::Receiver<State>,
+    /// Where the filter is enabled, with isolation.
+    isolation: Option<Isolated>,
+    /// Whether the kinds that EnvoyFilters follow from have been read: both of ours, and Services.
+    read: [watch::Receiver<State>; 3],
+    /// Whose connections to apps are looked after.
+    upstream: Option<Gateways>,
+    /// What became of EnvoyFilters, by name; nothing unless there is a gateway to look after.
+    envoy_filters: Option<watch::Receiver<BTreeMap<String, Outcome>>>,
 }
 
 /// What is known of the cluster.
@@ -105,19 +124,27 @@ pub(crate) async fn run(shared: &Shared, end: impl Future<Output = ()> + Send + 
     let (services, services_writer) = store();
     let (endpoints, endpoints_writer) = store();
     let stores = Stores { http, routes, scaled_objects, services, endpoints };
-    let wakes = Wakes { http: http_wakes, routes: route_wakes, stores: stores.clone() };
+    let gateway = shared.gateway.as_ref().map(|gateway| Following::start(gateway, shared, &mut tasks));
+    let wakes = Wakes {
+        http: http_wakes,
+        routes: route_wakes,
+        gateway: gateway.as_ref().map(Following::woken),
+        stores: stores.clone(),
+    };
     let namespace = shared.watch_namespace.as_deref();
     let all = watcher::Config::default();
 
     let mut states = Vec::new();
     let told = wakes.clone();
-    states.push(start(&mut tasks, scope(shared, namespace), &all, trim, http_writer, move |news| {
+    let http = start(&mut tasks, scope(shared, namespace), &all, trim, http_writer, move |news| {
         told.http_scaled_object(news);
-    }));
+    });
+    states.push(http.clone());
     let told = wakes.clone();
-    states.push(start(&mut tasks, scope(shared, namespace), &all, trim, routes_writer, move |news| {
+    let routes = start(&mut tasks, scope(shared, namespace), &all, trim, routes_writer, move |news| {
         told.interceptor_route(news);
-    }));
+    });
+    states.push(routes.clone());
     let told = wakes.clone();
     // Its managed fields say what of it is ours.
     let keda = start(
@@ -132,18 +159,14 @@ pub(crate) async fn run(shared: &Shared, end: impl Future<Output = ()> + Send + 
     );
     states.push(keda.clone());
     let told = wakes.clone();
-    states.push(start(
-        &mut tasks,
-        scope(shared, namespace),
-        &all,
-        trim_service,
-        services_writer,
-        move |news| {
+    let services =
+        start(&mut tasks, scope(shared, namespace), &all, trim_service, services_writer, move |news| {
             told.service(news);
-        },
-    ));
+        });
+    states.push(services.clone());
     let of_scaler = all.clone().labels(&format!("kubernetes.io/service-name={}", shared.scaler.service));
     let scalers = Api::namespaced(shared.client.clone(), &shared.scaler.namespace);
+    let told = wakes.clone();
     states.push(start(
         &mut tasks,
         scalers,
@@ -151,7 +174,7 @@ pub(crate) async fn run(shared: &Shared, end: impl Future<Output = ()> + Send + 
         trim,
         endpoints_writer,
         move |_: News<'_, EndpointSlice>| {
-            wakes.scaler();
+            told.scaler();
         },
     ));
 
@@ -177,6 +200,10 @@ pub(crate) async fn run(shared: &Shared, end: impl Future<Output = ()> + Send + 
         pace: Mutex::default(),
         stores,
         keda,
+        isolation: gateway.as_ref().and_then(Following::isolated),
+        read: [http, routes, services],
+        upstream: shared.gateway.as_ref().map(Gateway::upstream),
+        envoy_filters: gateway.as_ref().map(Following::outcomes),
     });
     let (stop, stopped) = watch::channel(false);
     let mut controllers = JoinSet::new();
@@ -194,8 +221,11 @@ pub(crate) async fn run(shared: &Shared, end: impl Future<Output = ()> + Send + 
         context.stores.routes.clone(),
         route_woken,
         routes,
-        stopped,
+        stopped.clone(),
     ));
+    if let Some(gateway) = gateway {
+        gateway.work(&context, &wakes, &mut controllers, &stopped);
+    }
     end.await;
     // Nobody receives any more only if both controllers are gone already.
     let _ = stop.send(true);

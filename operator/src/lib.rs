@@ -1,12 +1,15 @@
 //! The controllers: an HTTPScaledObject gets its ScaledObject, and every object says how it fares.
 //!
 //! What to do is decided in plain code, from what is known to what is to be written: [`plan`], [`standing`],
-//! [`lease`], [`pace`]. The calls are made around it: `control` reads and writes objects, [`run`] starts and ends
+//! [`lease`], [`pace`], [`envoy_filter`],
+//! [`isolation`]. The calls are made around it: `control` reads and writes objects, [`run`] starts and ends
 //! everything.
 
 pub mod config;
 mod control;
+pub mod envoy_filter;
 mod http;
+pub mod isolation;
 pub mod lease;
 pub mod log;
 mod metrics;
@@ -14,6 +17,7 @@ pub mod pace;
 pub mod plan;
 pub mod run;
 pub mod standing;
+pub mod upstream;
 mod watch;
 
 /// The name by which the operator owns fields of objects, and reports events.

@@ -1,5 +1,6 @@
 //! Prometheus metrics.
 
+use crate::envoy_filter::Outcome;
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
     metrics::{counter::Counter, family::Family, gauge::Gauge},
@@ -16,6 +17,7 @@ pub(crate) struct Metrics {
     registry: Registry,
     reconciles: Family<Reconcile, Counter>,
     writes: Family<Written, Counter>,
+    envoy_filters: Family<Applied, Gauge>,
     /// Whether this replica leads.
     pub(crate) leader: Gauge,
 }
@@ -24,6 +26,11 @@ pub(crate) struct Metrics {
 struct Reconcile {
     kind: &'static str,
     result: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Applied {
+    state: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -41,9 +48,15 @@ impl Metrics {
         registry.register("reconciles", "Objects looked at, by what came of it", reconciles.clone());
         let writes = Family::default();
         registry.register("writes", "Writes to the API server", writes.clone());
+        let envoy_filters = Family::default();
+        registry.register(
+            "envoy_filters",
+            "EnvoyFilters that are wanted, by whether they are applied",
+            envoy_filters.clone(),
+        );
         let leader = Gauge::default();
         registry.register("leader", "1 on the replica that works, 0 on those that stand by", leader.clone());
-        Self { registry, reconciles, writes, leader }
+        Self { registry, reconciles, writes, envoy_filters, leader }
     }
 
     /// An object was looked at.
@@ -54,6 +67,24 @@ impl Metrics {
     /// An object of that kind was written.
     pub(crate) fn wrote(&self, kind: &'static str, operation: &'static str) {
         self.writes.get_or_create(&Written { kind, operation }).inc();
+    }
+
+    /// What became of all EnvoyFilters that are wanted.
+    pub(crate) fn envoy_filters<'a>(&self, outcomes: impl Iterator<Item = &'a Outcome>) {
+        let mut counts = [("applied", 0), ("foreign", 0), ("failed", 0)];
+        for outcome in outcomes {
+            let state = match outcome {
+                Outcome::Applied => 0,
+                Outcome::Foreign(_) => 1,
+                Outcome::Failed(_) => 2,
+            };
+            if let Some((_, count)) = counts.get_mut(state) {
+                *count += 1;
+            }
+        }
+        for (state, count) in counts {
+            self.envoy_filters.get_or_create(&Applied { state }).set(count);
+        }
     }
 
     /// All of them, as they are now.

@@ -1,8 +1,8 @@
 //! Starts everything, and ends it gracefully.
 
 use crate::{
-    config::Config,
-    control::{self, Shared},
+    config::{self, Config},
+    control::{self, Gateway, Shared},
     http::{self, Health},
     lease::{self, Candidate, Reign},
     metrics::Metrics,
@@ -10,6 +10,8 @@ use crate::{
 };
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::{Api, Client, config::InferConfigError};
+use sluice_api::upstream::Upstream;
+use sluice_envoyfilter::Manifest;
 use std::{
     io,
     net::SocketAddr,
@@ -53,6 +55,17 @@ pub enum RunError {
     /// The process itself: threads, signals.
     #[error("{0}")]
     Process(#[from] io::Error),
+    /// The module for the gateway.
+    #[error("--module: {}: {error}; it is what ./wasm-build.sh makes", path.display())]
+    Module {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        error: io::Error,
+    },
+    /// What the gateway's EnvoyFilter cannot be made of.
+    #[error("the gateway's EnvoyFilter: {0}")]
+    Filter(#[from] sluice_envoyfilter::Error),
     /// Nothing says where the API server is.
     #[error("no cluster: {0}. Run in a Pod with a ServiceAccount, or set KUBECONFIG")]
     Infer(#[from] InferConfigError),
@@ -111,6 +124,8 @@ async fn serve(config: Config, stopping: watch::Receiver<bool>) -> Result<(), Ru
         Client::try_from(cluster)?
     };
     let namespace = client.default_namespace().to_owned();
+    let gateway =
+        config.gateway.map(|gateway| self::gateway(gateway, &namespace, &config.upstream)).transpose()?;
     tracing::info!(name = config.name, namespace, "the operator has started");
 
     let (reign, mut reigns) = watch::channel(Reign::Unasked);
@@ -147,6 +162,7 @@ async fn serve(config: Config, stopping: watch::Receiver<bool>) -> Result<(), Ru
         works: Arc::clone(&works),
         metrics: Arc::clone(&metrics),
         client,
+        gateway,
     };
     let mut stop = stopping.clone();
     loop {
@@ -179,4 +195,14 @@ async fn serve(config: Config, stopping: watch::Receiver<bool>) -> Result<(), Ru
     }
     tracing::info!("ended");
     Ok(())
+}
+
+/// What the gateway is to have: known before anything is begun, since it does not change.
+fn gateway(config: config::Gateway, namespace: &str, upstream: &Upstream) -> Result<Gateway, RunError> {
+    let mut settings = config.filter;
+    namespace.clone_into(&mut settings.scaler.namespace);
+    let module = std::fs::read(&config.module)
+        .map_err(|error| RunError::Module { path: config.module.clone(), error })?;
+    let manifest = Manifest::new(&settings, &module)?;
+    Ok(Gateway::new(&settings, &manifest, upstream))
 }

@@ -20,6 +20,15 @@ pub const RESOLVED_REFS: &str = "ResolvedRefs";
 /// Whether a ScaledObject scales the app on this object's requests, and KEDA says that it can.
 pub const SCALED_OBJECT_READY: &str = "ScaledObjectReady";
 
+/// With isolation: whether the filter is enabled where the object's requests come.
+pub const FILTER_ENABLED: &str = "FilterEnabled";
+
+/// Where an object says how the gateway connects to the app: whether the gateway does so.
+pub const UPSTREAM_APPLIED: &str = "UpstreamApplied";
+
+/// Conditions of ours that not every object has: one that an object has no more goes.
+const SOMETIMES: [&str; 2] = [FILTER_ENABLED, UPSTREAM_APPLIED];
+
 /// Longest message that a condition's schema takes.
 const MAX_MESSAGE: usize = 32_768;
 
@@ -155,7 +164,10 @@ impl Standing {
             .chain(&self.findings)
             .map(|finding| finding.condition(self.generation, before.conditions, now))
             .collect();
-        let others = before.conditions.iter().filter(|it| ours.iter().all(|ours| ours.type_ != it.type_));
+        let is_others = |it: &&Condition| {
+            !SOMETIMES.contains(&it.type_.as_str()) && ours.iter().all(|ours| ours.type_ != it.type_)
+        };
+        let others = before.conditions.iter().filter(is_others);
         let conditions: Vec<Condition> = ours.iter().chain(others).cloned().collect();
         let same = Written {
             generation: self.generation,

@@ -23,6 +23,8 @@ pub(crate) struct State {
     pub(crate) is_known: bool,
     /// What is in its way now.
     pub(crate) trouble: Option<String>,
+    /// The trouble is that nobody has installed the kind.
+    pub(crate) is_missing: bool,
 }
 
 /// What has happened.
@@ -59,8 +61,12 @@ pub(crate) async fn follow<K>(
                     if state.borrow().trouble.as_deref() != Some(&trouble) {
                         tracing::warn!(%kind, error = %trouble, "cannot follow objects; trying again");
                     }
-                    state.send_modify(|state| state.trouble = Some(trouble));
-                    if is_not_installed(&error) {
+                    let is_missing = is_not_installed(&error);
+                    state.send_modify(|state| {
+                        state.trouble = Some(trouble);
+                        state.is_missing = is_missing;
+                    });
+                    if is_missing {
                         break;
                     }
                     continue;
@@ -73,7 +79,7 @@ pub(crate) async fn follow<K>(
             writer.apply_watcher_event(&event);
             let is_known = matches!(event, Event::InitDone);
             state.send_if_modified(|state| {
-                let next = State { is_known: state.is_known || is_known, trouble: None };
+                let next = State { is_known: state.is_known || is_known, ..State::default() };
                 std::mem::replace(state, next.clone()) != next
             });
             match &event {

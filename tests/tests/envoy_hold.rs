@@ -141,9 +141,11 @@ async fn an_app_that_is_warm_keeps_its_connection_and_sees_only_requests() {
         for number in 0..REQUESTS {
             assert_eq!(bed.get(&target, "/").await.unwrap().status, 200);
             // So that each comes after a spell without any under way.
-            bed.until_route(&target, "its counts", |route| route.arrivals > number as u64 && route.in_flight == 0)
-                .await
-                .unwrap();
+            bed.until_route(&target, "its counts", |route| {
+                route.arrivals > number as u64 && route.in_flight == 0
+            })
+            .await
+            .unwrap();
         }
         let requests = app.requests().unwrap();
         assert_eq!(requests.len(), REQUESTS, "{upstream:?}: {requests:?}");

@@ -14,7 +14,7 @@ const ARROWS: [(&str, &[&str]); 7] = [
     ("sluice-api", &["sluice-core"]),
     ("sluice-filter", &["sluice-core", "sluice-proto"]),
     ("sluice-scaler", &["sluice-core", "sluice-proto", "sluice-api"]),
-    ("sluice-operator", &["sluice-core", "sluice-api"]),
+    ("sluice-operator", &["sluice-core", "sluice-api", "sluice-envoyfilter"]),
     ("sluice-envoyfilter", &["sluice-core"]),
 ];
 

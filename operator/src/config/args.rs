@@ -99,6 +99,12 @@ pub struct Args {
     )]
     leader_election_retry_period: String,
 
+    #[command(flatten)]
+    gateway: super::gateway::Args,
+
+    #[command(flatten)]
+    upstream: super::upstream::Args,
+
     /// This replica's name, as the Lease and events give it. No two replicas may have the same. Empty: made up.
     #[arg(long, env = "POD_NAME", default_value = "", hide_default_value = true)]
     name: String,
@@ -131,7 +137,7 @@ pub struct Args {
 }
 
 /// One value as typed, with what an error about it has to name.
-struct Typed<'a> {
+pub(super) struct Typed<'a> {
     flag: &'static str,
     env: &'static str,
     value: &'a str,
@@ -156,12 +162,14 @@ impl Args {
         Ok(Config {
             watch_namespace: text(self.watch_namespace),
             namespace: text(self.namespace),
-            scaler_service: or(self.scaler_service, "sluice-scaler"),
+            scaler_service: or(self.scaler_service.clone(), "sluice-scaler"),
             scaler_port: match port.port()? {
                 0 => return Err(port.error("a port, 1 to 65535")),
                 port => port,
             },
             scaler_authentication: text(self.scaler_trigger_authentication),
+            upstream: self.upstream.resolve()?,
+            gateway: self.gateway.resolve(&or(self.scaler_service, "sluice-scaler"))?,
             election: election.then_some(timing),
             name: text(self.name).unwrap_or_else(made_up_name),
             bind: typed("--bind", "SLUICE_BIND", &self.bind, "0.0.0.0").parse::<IpAddr>("an IP address")?,
@@ -231,29 +239,34 @@ fn made_up_name() -> String {
     format!("sluice-operator-{}-{random:x}", std::process::id())
 }
 
-fn text(typed: String) -> Option<String> {
+pub(super) fn text(typed: String) -> Option<String> {
     Some(typed.trim()).filter(|typed| !typed.is_empty()).map(str::to_owned)
 }
 
-fn typed<'a>(flag: &'static str, env: &'static str, value: &'a str, default: &'static str) -> Typed<'a> {
+pub(super) fn typed<'a>(
+    flag: &'static str,
+    env: &'static str,
+    value: &'a str,
+    default: &'static str,
+) -> Typed<'a> {
     Typed { flag, env, value, default }
 }
 
 // === impl Typed ===
 
 impl Typed<'_> {
-    fn text(&self) -> &str {
+    pub(super) fn text(&self) -> &str {
         match self.value.trim() {
             "" => self.default,
             value => value,
         }
     }
 
-    fn error(&self, expected: &'static str) -> ConfigError {
+    pub(super) fn error(&self, expected: &'static str) -> ConfigError {
         ConfigError::Value { flag: self.flag, env: self.env, value: self.value.to_owned(), expected }
     }
 
-    fn parse<T: FromStr>(&self, expected: &'static str) -> Result<T, ConfigError> {
+    pub(super) fn parse<T: FromStr>(&self, expected: &'static str) -> Result<T, ConfigError> {
         self.text().parse().map_err(|_| self.error(expected))
     }
 
@@ -266,7 +279,7 @@ impl Typed<'_> {
     }
 
     /// As Go reads them (`strconv.ParseBool`), since the add-on does.
-    fn boolean(&self) -> Result<bool, ConfigError> {
+    pub(super) fn boolean(&self) -> Result<bool, ConfigError> {
         match self.text() {
             "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
             "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),

@@ -90,3 +90,58 @@ fn the_add_ons_names_are_understood() {
         assert!(known.contains(&name.as_str()), "{name}");
     }
 }
+
+#[test]
+fn no_gateway_is_looked_after_unless_one_is_named() {
+    assert_eq!(resolve(&[]).unwrap().gateway, None);
+    assert_eq!(resolve(&["--gateway-namespace=", "--hold-timeout=10s"]).unwrap().gateway, None);
+    let gateway = resolve(&["--gateway-namespace=istio-system"]).unwrap().gateway.unwrap();
+    assert_eq!(gateway.filter, sluice_envoyfilter::Settings::default(), "as the command's");
+    assert_eq!(gateway.module.to_str(), Some("/sluice_filter.wasm"));
+}
+
+#[test]
+fn the_gateways_settings_are_those_of_the_manifest() {
+    let gateway = resolve(&[
+        "--gateway-namespace=edge",
+        "--envoyfilter-name=mine",
+        "--selector=istio=edge, tier=public",
+        "--priority=-5",
+        "--scaler-service=scaler",
+        "--scaler-replicas=3",
+        "--cluster-domain=x.y",
+        "--held-per-route=7",
+        "--held-per-worker=8",
+        "--hold-timeout=1m30s",
+        "--isolation",
+        "--module=a.wasm",
+    ]);
+    let gateway = gateway.unwrap().gateway.unwrap();
+    let filter = &gateway.filter;
+    assert_eq!((filter.name.as_str(), filter.namespace.as_str(), filter.priority), ("mine", "edge", -5));
+    assert_eq!(filter.binding, sluice_envoyfilter::Binding::selector(["istio=edge", "tier=public"]).unwrap());
+    assert_eq!(filter.scaler.hosts().last().unwrap(), "scaler-2.sluice-system.svc.x.y");
+    let limits = &filter.limits;
+    assert_eq!((limits.held_per_route, limits.held_per_worker), (Some(7), Some(8)));
+    assert_eq!(limits.hold_timeout.as_deref(), Some("1m30s"));
+    assert!(filter.isolation);
+    assert_eq!(gateway.module.to_str(), Some("a.wasm"));
+
+    let of = |args: &[&str]| resolve(&[&["--gateway-namespace=edge"], args].concat());
+    let binding = |args: &[&str]| of(args).unwrap().gateway.unwrap().filter.binding;
+    let names = || vec!["a".to_owned(), "b".to_owned()];
+    assert_eq!(binding(&["--gateway=a,b"]), sluice_envoyfilter::Binding::Gateways(names()));
+    assert_eq!(binding(&["--gateway-class=a,b"]), sluice_envoyfilter::Binding::GatewayClasses(names()));
+    for (args, words) in [
+        (vec!["--priority=0"], "priority: 0"),
+        (vec!["--priority=high"], "--priority (SLUICE_PRIORITY): \"high\" is not a number"),
+        (vec!["--hold-timeout=soon"], "\"soon\""),
+        (vec!["--scaler-replicas=9"], "1 to 8"),
+        (vec!["--selector=istio"], "\"istio\""),
+        (vec!["--gateway=a", "--selector=a=b"], "--gateway (SLUICE_GATEWAY): \"a\" is not the only one"),
+        (vec!["--gateway-class=a", "--selector=a=b"], "--gateway-class"),
+    ] {
+        let error = of(&args).unwrap_err().to_string();
+        assert!(error.contains(words), "{args:?}: {error}");
+    }
+}

@@ -6,7 +6,7 @@ use crate::{
     standing::{Finding, SCALED_OBJECT_READY, Standing, Written},
 };
 use kube::{ResourceExt, runtime::controller::Action, runtime::reflector::ObjectRef};
-use sluice_api::{HttpScaledObject, spec::Check};
+use sluice_api::{HttpScaledObject, spec::Check, upstream::Upstream};
 use sluice_core::route::Kind;
 use std::{sync::Arc, time::Duration};
 
@@ -30,7 +30,8 @@ pub(super) async fn reconcile(
     let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
     let workload = Workload::of(&object.spec.scale_target_ref);
     let service = context.service(&namespace, &object.spec.scale_target_ref.service);
-    let checked = object.check();
+    let mut checked = object.check();
+    checked.1.extend(Upstream::of(&object.metadata).1);
     let mut scaled_objects =
         context.scaled_objects(Kind::HttpScaledObject, &namespace, &name, Some(&workload));
     let is_overridden = context.stores.routes.get(&ObjectRef::new(&name).within(&namespace)).is_some();
@@ -80,6 +81,9 @@ pub(super) async fn reconcile(
             again = Action::requeue(WORKLOAD_AGAIN);
         }
     }
+    let target = &object.spec.scale_target_ref.service;
+    standing.findings.extend(context.isolated(&namespace, target, checked.0.as_ref()));
+    standing.findings.extend(context.upstream_of_http(object));
     let status = object.status.as_ref();
     let written = Written {
         generation: status.and_then(|status| status.observed_generation),

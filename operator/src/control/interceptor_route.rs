@@ -6,7 +6,7 @@ use crate::{
     standing::Written,
 };
 use kube::{ResourceExt, runtime::controller::Action};
-use sluice_api::{InterceptorRoute, spec::Check};
+use sluice_api::{InterceptorRoute, spec::Check, upstream::Upstream};
 use sluice_core::route::Kind;
 use std::sync::Arc;
 
@@ -27,13 +27,18 @@ pub(super) async fn reconcile(
     }
     let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
     let service = context.service(&namespace, &object.spec.target.service);
+    let mut checked = object.check();
+    checked.1.extend(Upstream::of(&object.metadata).1);
     let observed = ObservedRoute {
         object,
-        checked: &object.check(),
+        checked: &checked,
         service: service.as_deref(),
         scaled_objects: &context.scaled_objects(Kind::InterceptorRoute, &namespace, &name, None),
     };
-    let standing = route_standing(observed, &context.scaler);
+    let mut standing = route_standing(observed, &context.scaler);
+    let spec = observed.checked.0.as_ref();
+    standing.findings.extend(context.isolated(&namespace, &object.spec.target.service, spec));
+    standing.findings.extend(context.upstream_of_route(object));
     let status = object.status.as_ref();
     let written = Written {
         generation: status.and_then(|status| status.observed_generation),

@@ -16,32 +16,40 @@ use kube::{
 };
 use sluice_api::{HttpScaledObject, InterceptorRoute, ScaledObject};
 use sluice_core::route::Kind;
+use std::sync::Arc;
+use tokio::sync::Notify;
 
 /// Wakes objects. What is woken several times before its turn gets one turn.
 #[derive(Clone)]
 pub(super) struct Wakes {
     pub(super) http: UnboundedSender<ReconcileRequest<Guarded<HttpScaledObject>>>,
     pub(super) routes: UnboundedSender<ReconcileRequest<Guarded<InterceptorRoute>>>,
+    /// What the gateway is to have follows from objects, too.
+    pub(super) gateway: Option<Arc<Notify>>,
     pub(super) stores: Stores,
 }
 
 impl Wakes {
     pub(super) fn http_scaled_object(&self, news: News<'_, Guarded<HttpScaledObject>>) {
+        self.gateway();
         match news {
             // One that is gone has its turn, too: what is remembered of it goes.
             News::One(old, new) => {
                 new.or(old).into_iter().for_each(|it| wake(&self.http, ObjectRef::from_obj(it)));
+                self.rivals(old, new, |it| it.0.as_ref().ok().map(|it| &it.spec.scale_target_ref.service));
             }
             News::All => self.all(),
         }
     }
 
     pub(super) fn interceptor_route(&self, news: News<'_, Guarded<InterceptorRoute>>) {
+        self.gateway();
         let (old, new) = match news {
             News::One(old, new) => (old, new),
             News::All => return self.all(),
         };
         new.or(old).into_iter().for_each(|it| wake(&self.routes, ObjectRef::from_obj(it)));
+        self.rivals(old, new, |it| it.0.as_ref().ok().map(|it| &it.spec.target.service));
         // It takes the place of the HTTPScaledObject of its name, or gives it back.
         if old.is_none() != new.is_none()
             && let Some(it) = new.or(old)
@@ -81,7 +89,10 @@ impl Wakes {
     pub(super) fn service(&self, news: News<'_, Service>) {
         let (old, new) = match news {
             News::One(old, new) => (old, new),
-            News::All => return self.all(),
+            News::All => {
+                self.gateway();
+                return self.all();
+            }
         };
         let ports = |service: &Service| service.spec.as_ref().and_then(|spec| spec.ports.clone());
         if let (Some(old), Some(new)) = (old, new)
@@ -89,6 +100,7 @@ impl Wakes {
         {
             return;
         }
+        self.gateway();
         let Some(service) = new.or(old) else { return };
         let (namespace, name) = (service.namespace().unwrap_or_default(), service.name_any());
         self.wake_http(&namespace, |object| object.spec.scale_target_ref.service == name);
@@ -100,9 +112,35 @@ impl Wakes {
         wake_all(&self.http, &self.stores.http, |_| true);
     }
 
-    fn all(&self) {
+    fn gateway(&self) {
+        if let Some(gateway) = &self.gateway {
+            gateway.notify_one();
+        }
+    }
+
+    pub(super) fn all(&self) {
         wake_all(&self.http, &self.stores.http, |_| true);
         wake_all(&self.routes, &self.stores.routes, |_| true);
+    }
+
+    /// What one object says of the connections to a Service matters to others with the same.
+    fn rivals<K: ResourceExt>(
+        &self,
+        old: Option<&K>,
+        new: Option<&K>,
+        service: impl Fn(&K) -> Option<&String>,
+    ) {
+        let said = |it: Option<&K>| it.map(|it| (it.annotations().clone(), service(it).cloned()));
+        if said(old) == said(new) {
+            return;
+        }
+        for it in old.into_iter().chain(new) {
+            let (namespace, Some(service)) = (it.namespace().unwrap_or_default(), service(it)) else {
+                continue;
+            };
+            self.wake_http(&namespace, |object| object.spec.scale_target_ref.service == *service);
+            self.wake_routes(&namespace, |object| object.spec.target.service == *service);
+        }
     }
 
     fn wake_http(&self, namespace: &str, wanted: impl Fn(&HttpScaledObject) -> bool) {

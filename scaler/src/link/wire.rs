@@ -31,11 +31,8 @@ pub(super) fn messages(news: &News) -> Vec<ToWorker> {
 
 fn readiness(hints: &[(RouteId, Hint)]) -> ToWorker {
     let with = |wanted: Hint| hints.iter().filter(|(_, hint)| *hint == wanted).map(|(id, _)| id.0).collect();
-    let readiness = Readiness {
-        ready: with(Hint::Ready),
-        not_ready: with(Hint::NotReady),
-        unknown: with(Hint::Unknown),
-    };
+    let readiness =
+        Readiness { ready: with(Hint::Ready), not_ready: with(Hint::NotReady), unknown: with(Hint::Unknown) };
     ToWorker { message: Some(to_worker::Message::Readiness(readiness)) }
 }
 
@@ -240,14 +237,10 @@ mod tests {
 
     #[test]
     fn hints_go_before_tables() {
-        let hints = vec![
-            (RouteId(1), Hint::Ready),
-            (RouteId(2), Hint::NotReady),
-            (RouteId(3), Hint::Unknown),
-        ];
+        let hints =
+            vec![(RouteId(1), Hint::Ready), (RouteId(2), Hint::NotReady), (RouteId(3), Hint::Unknown)];
         let messages = messages(&News { hints, removals: vec![RouteId(4)], ..News::default() });
-        let readiness =
-            Readiness { ready: vec![1], not_ready: vec![2], unknown: vec![3] };
+        let readiness = Readiness { ready: vec![1], not_ready: vec![2], unknown: vec![3] };
         assert_eq!(messages[0].message, Some(to_worker::Message::Readiness(readiness)));
         assert_eq!(pieces(messages[1..].to_vec())[0].removals, [4]);
     }

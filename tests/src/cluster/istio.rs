@@ -11,6 +11,7 @@
 
 mod app;
 mod gateway;
+pub mod operator;
 mod sluice;
 mod world;
 

@@ -148,6 +148,8 @@ impl GatewayOptions {
                     "INSTANCE_IPS": "$(POD_IP)",
                     "SERVICE_ACCOUNT": name,
                     "WORKLOAD_NAME": name,
+                    // By this istiod knows a proxy from other clients: `istioctl proxy-status` lists it.
+                    "PROXY_CONFIG": {},
                     "ISTIO_VERSION": RELEASE,
                     "CLUSTER_ID": "Kubernetes",
                     "MESH_ID": "cluster.local",
