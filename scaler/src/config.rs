@@ -42,6 +42,8 @@ pub struct Config {
     pub max_pending: Option<NonZeroU32>,
     /// Whether responses say if they were held.
     pub cold_start_header: bool,
+    /// What was said of direct Pod routing, as it was said; it changes nothing.
+    pub direct_pod_routing: Option<String>,
     /// How long a request keeps its app active.
     pub activity_window: Duration,
     /// How long a worker that vanished is still counted.

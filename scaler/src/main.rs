@@ -24,6 +24,9 @@ fn main() -> ExitCode {
         }
     };
     log::start(&config.log);
+    if let Some(said) = &config.direct_pod_routing {
+        tracing::info!(%said, "KEDA_HTTP_DIRECT_POD_ROUTING changes nothing: a gateway always routes to pods");
+    }
     match run::run(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

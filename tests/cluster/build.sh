@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds the programs of the cluster test bed, once, and prints where they are.
 #
-#   ./build.sh [kubernetes] [keda] [istio]      the first two when none is named
+#   ./build.sh [kubernetes] [keda] [http-add-on] [istio]      the first two when none is named
 #
 # stdout: one line NAME=PATH per program or folder (this is what the test library reads). stderr: progress.
 # What is built is kept under ${SLUICE_CACHE:-$HOME/.cache/sluice}/cluster/<part>-<key>/, where the key covers the
@@ -22,6 +22,9 @@ kube-controller-manager|k8s.io/kubernetes/cmd/kube-controller-manager|1
 kubectl|k8s.io/kubernetes/cmd/kubectl|0.5'
 keda_programs='keda-operator|github.com/kedacore/keda/v2/cmd/operator|8
 keda-adapter|github.com/kedacore/keda/v2/cmd/adapter|1'
+http_add_on_programs='add-on-interceptor|github.com/kedacore/http-add-on/interceptor|3
+add-on-operator|github.com/kedacore/http-add-on/operator|1
+add-on-scaler|github.com/kedacore/http-add-on/scaler|0.5'
 istio_programs='istiod|istio.io/istio/pilot/cmd/pilot-discovery|4
 istioctl|istio.io/istio/istioctl/cmd/istioctl|1'
 
@@ -31,6 +34,7 @@ kubernetes_ldflags() {
   echo "-s -w -X $v.gitVersion=$KUBERNETES_VERSION -X $v.gitMajor=1 -X $v.gitMinor=${minor%%.*} -X $v.gitTreeState=clean"
 }
 keda_ldflags() { echo "-s -w -X github.com/kedacore/keda/v2/version.Version=${KEDA_VERSION#v}"; }
+http_add_on_ldflags() { echo "-s -w"; }
 istio_ldflags() {
   local v=istio.io/istio/pkg/version
   echo "-s -w -X $v.buildVersion=$ISTIO_RELEASE -X $v.buildGitRevision=${ISTIO_VERSION##*-} -X $v.buildStatus=Clean"
@@ -46,6 +50,7 @@ check_kubernetes() {
   check_pin kubernetes go.etcd.io/etcd/server/v3 "$ETCD_VERSION"
 }
 check_keda() { check_pin keda github.com/kedacore/keda/v2 "$KEDA_VERSION"; }
+check_http_add_on() { check_pin http-add-on github.com/kedacore/http-add-on "$HTTP_ADD_ON_VERSION"; }
 check_istio() { check_pin istio istio.io/istio "$ISTIO_VERSION"; }
 
 # Runs "$@" and says every half minute that it still does.
@@ -72,9 +77,10 @@ go_build() { # part ldflags package file
 }
 
 part() { # part
-  local part=$1 key dir name package minutes
-  "check_$part"
-  key=$( { cat "$part/go.mod" "$part/go.sum"; "${part}_ldflags"; } | sha256sum | cut -c1-12)
+  # What the shell's own names say with `_`.
+  local part=$1 its=${1//-/_} key dir name package minutes
+  "check_$its"
+  key=$( { cat "$part/go.mod" "$part/go.sum"; "${its}_ldflags"; } | sha256sum | cut -c1-12)
   dir=$cache/$part-$key
   mkdir -p "$dir"
   while IFS='|' read -r name package minutes; do
@@ -85,13 +91,13 @@ part() { # part
       if [ ! -x "$dir/$name" ]; then
         say "building $name (about $minutes min on two cores)"
         built=yes
-        with_progress "$name" go_build "$part" "$("${part}_ldflags")" "$package" "$dir/$name"
+        with_progress "$name" go_build "$part" "$("${its}_ldflags")" "$package" "$dir/$name"
       fi
       exec 9>&-
     fi
     echo "$name=$dir/$name"
-  done < <(eval "echo \"\$${part}_programs\"")
-  "after_$part" "$dir"
+  done < <(eval "echo \"\$${its}_programs\"")
+  "after_$its" "$dir"
 }
 
 after_kubernetes() { :; }
@@ -112,6 +118,19 @@ after_keda() { # dir
     chmod -R u+w "$new"; mv "$new" "$1/manifests"
   fi
   echo "keda-manifests=$1/manifests"
+}
+
+# What the add-on's own kustomization deploys: its objects by their own names, of the version that was built.
+after_http_add_on() { # dir
+  if [ ! -d "$1/manifests" ]; then
+    need_go
+    local config new=$1/manifests.new
+    config=$(cd http-add-on && go list -mod=readonly -m -f '{{.Dir}}' github.com/kedacore/http-add-on)/config
+    rm -rf "$new"
+    cp -r "$config" "$new"
+    chmod -R u+w "$new"; mv "$new" "$1/manifests"
+  fi
+  echo "add-on-manifests=$1/manifests"
 }
 
 # Istio's CRDs and those of the Gateway API, each from the module that istiod was built with.
@@ -150,8 +169,8 @@ export GOCACHE=$cache/go-build
 [ $# -gt 0 ] || set -- kubernetes keda
 for wanted in "$@"; do
   case $wanted in
-    kubernetes | keda | istio) part "$wanted" ;;
-    *) die "unknown part '$wanted': kubernetes, keda or istio" ;;
+    kubernetes | keda | http-add-on | istio) part "$wanted" ;;
+    *) die "unknown part '$wanted': kubernetes, keda, http-add-on or istio" ;;
   esac
 done
 drop_objects

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Writes go.mod and go.sum of kubernetes/, keda/ and istio/ from versions.env. Run it after changing a version,
+# Writes go.mod and go.sum of kubernetes/, keda/, http-add-on/ and istio/ from versions.env. Run it after changing a version,
 # and commit what it writes. A main package named by a `tool` line needs no Go source of our own.
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -38,6 +38,18 @@ pin_keda() {
   } > keda/go.mod
 }
 
+pin_http_add_on() {
+  local module=github.com/kedacore/http-add-on upstream
+  upstream=$(upstream_go_mod $module "$HTTP_ADD_ON_VERSION")
+  {
+    printf 'module sluice.dev/tests/cluster/http-add-on\n\n'
+    language "$upstream"
+    printf 'tool (\n\t%s/interceptor\n\t%s/operator\n\t%s/scaler\n)\n\n' $module $module $module
+    printf 'require %s %s\n\n' $module "$HTTP_ADD_ON_VERSION"
+    sed -nE '/^replace [^(]/p' "$upstream"
+  } > http-add-on/go.mod
+}
+
 pin_istio() {
   local upstream; upstream=$(upstream_go_mod istio.io/istio "$ISTIO_VERSION")
   {
@@ -57,10 +69,10 @@ pin_istio() {
 }
 
 # Those named, or all.
-[ $# -gt 0 ] || set -- kubernetes keda istio
+[ $# -gt 0 ] || set -- kubernetes keda http-add-on istio
 for part in "$@"; do
   mkdir -p "$part"
-  "pin_$part"
+  "pin_${part//-/_}"
   : > "$part/go.sum"
   (cd "$part" && go mod tidy)
 done

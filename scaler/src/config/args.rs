@@ -127,6 +127,17 @@ pub struct Args {
     )]
     cold_start_header: String,
 
+    /// The add-on's switch for sending requests to Pods instead of to their Service (true, false, disabled,
+    /// cold-start-only or always). It is read and changes nothing: a gateway sends requests to Pods, always.
+    #[arg(
+        long,
+        value_name = "MODE",
+        env = "KEDA_HTTP_DIRECT_POD_ROUTING",
+        default_value = "",
+        hide_default_value = true
+    )]
+    direct_pod_routing: String,
+
     /// How long a request keeps its app active. At least 1s; make it longer than KEDA's polling interval.
     #[arg(long, value_name = "DURATION", env = "SLUICE_ACTIVITY_WINDOW", default_value = "30s")]
     activity_window: String,
@@ -235,6 +246,13 @@ impl Args {
                 "true",
             )
             .boolean()?,
+            direct_pod_routing: typed(
+                "--direct-pod-routing",
+                "KEDA_HTTP_DIRECT_POD_ROUTING",
+                &self.direct_pod_routing,
+                "",
+            )
+            .direct_pod_routing()?,
             activity_window,
             worker_grace: typed("--worker-grace", "SLUICE_WORKER_GRACE", &self.worker_grace, "10s")
                 .duration()?,
@@ -291,6 +309,16 @@ impl Typed<'_> {
 
     fn duration(&self) -> Result<Duration, ConfigError> {
         parse_duration(self.text()).ok_or_else(|| self.error("a duration like 500ms, 30s or 1m30s"))
+    }
+
+    /// As the add-on's releases write it: first as a mode, then as a boolean. What was said, if something was.
+    fn direct_pod_routing(&self) -> Result<Option<String>, ConfigError> {
+        match self.text() {
+            "" => Ok(None),
+            said @ ("disabled" | "cold-start-only" | "always") => Ok(Some(said.to_owned())),
+            said if self.boolean().is_ok() => Ok(Some(said.to_owned())),
+            _ => Err(self.error("true, false, disabled, cold-start-only or always")),
+        }
     }
 
     /// As Go reads them (`strconv.ParseBool`), since the add-on does.

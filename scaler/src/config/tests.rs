@@ -59,6 +59,15 @@ fn an_empty_value_is_as_good_as_none() {
 }
 
 #[test]
+fn direct_pod_routing_is_read_in_each_of_the_add_ons_ways() {
+    let said = |value: &str| resolve(&[&format!("--direct-pod-routing={value}")]).unwrap().direct_pod_routing;
+    for value in ["true", "false", "1", "F", "disabled", "cold-start-only", "always"] {
+        assert_eq!(said(value).as_deref(), Some(value));
+    }
+    assert_eq!(said(""), None);
+}
+
+#[test]
 fn the_older_name_wins_when_it_is_more_than_zero() {
     let timeout = |args: &[&str]| resolve(args).unwrap().readiness_timeout;
     assert_eq!(
@@ -83,6 +92,7 @@ fn what_cannot_work_is_named_with_flag_variable_and_value() {
         ("--activity-window=10ms", "\"10ms\" is not at least 1s"),
         ("--cold-start-header=maybe", "\"maybe\" is not true or false"),
         ("--cold-start-max-pending-requests=-1", "\"-1\" is not a number from 0 on"),
+        ("--direct-pod-routing=never", "\"never\" is not true, false, disabled, cold-start-only or always"),
         ("--bind=localhost", "is not an IP address"),
         ("--log-format=xml", "is not text or json"),
         ("--log-level=a=b=c", "is not a level, or levels by module"),
