@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Measures Sluice beside a plain Envoy and an empty Wasm filter, all in one run, and says which goals are met.
 #
-#   bench/run.sh                    all parts, for figures that are kept (some seven minutes)
-#   bench/run.sh --quick            the same with fewer and shorter rounds, under two minutes
+#   bench/run.sh                    all parts that need no cluster, for figures that are kept (some nine minutes)
+#   bench/run.sh --quick            the same with fewer and shorter rounds, some two minutes
 #   bench/run.sh --smoke            only whether every part still produces its figures; they mean nothing
 #   bench/run.sh --json FILE        everything as JSON too, single rounds included
 #   bench/run.sh --path NAME=URL    any other way to the same app beside the others (with --upstream)

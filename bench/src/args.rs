@@ -58,6 +58,11 @@ impl Args {
         }
     }
 
+    /// Whether parts were named.
+    pub(crate) fn names_parts(&self) -> bool {
+        !self.only.is_empty()
+    }
+
     pub(crate) fn wants(&self, part: Part) -> bool {
         (self.only.is_empty() && !part.is_extra()) || self.only.contains(&part)
     }

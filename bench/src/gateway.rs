@@ -3,7 +3,7 @@
 
 use crate::{bench::Bench, scaler::Scaler, system::Cores};
 use anyhow::{Context as _, bail};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use sluice_tests::{
     eds::EdsFile,
     envoy::{AppCluster, Config, Eds, Filter, LISTENER, Protocol, Route, Upstream},
@@ -26,6 +26,11 @@ pub(crate) enum Kind {
         /// The app's own one among them.
         routes: usize,
     },
+    /// Sluice in a gateway where the requests are for a host that is none of its objects'.
+    Unmanaged {
+        /// The filter is in the chain disabled, and enabled on the virtual hosts of objects only.
+        isolated: bool,
+    },
     /// Envoy's own fault filter, which delays every request for longer than anybody looks: what holding costs
     /// without Wasm.
     Delay,
@@ -43,6 +48,8 @@ pub(crate) struct Gateway {
     /// None where the scaler tells Envoy its endpoints.
     eds: Option<EdsFile>,
     target: Target,
+    /// The app of Sluice's where the requests are for another one. It sleeps.
+    managed: Option<Target>,
     workers: u32,
 }
 
@@ -55,12 +62,18 @@ impl Kind {
             Self::Plain => "plain",
             Self::Empty => "empty",
             Self::Sluice { .. } => "Sluice",
+            Self::Unmanaged { isolated: true } => "isolated",
+            Self::Unmanaged { isolated: false } => "not isolated",
             Self::Delay => "Envoy's own delay",
         }
     }
 
     fn routes(self) -> usize {
-        if let Self::Sluice { routes } = self { routes } else { 0 }
+        match self {
+            Self::Sluice { routes } => routes,
+            Self::Unmanaged { .. } => 1,
+            Self::Plain | Self::Empty | Self::Delay => 0,
+        }
     }
 }
 
@@ -79,8 +92,9 @@ impl Gateway {
     ) -> anyhow::Result<Self> {
         let dir = bench.dir(kind.name())?;
         let target = Target::new("app");
+        let managed = matches!(kind, Kind::Unmanaged { .. }).then(|| Target::new("managed"));
         let objects = Objects::new(dir.join("objects"))?;
-        objects.add(&target)?;
+        objects.add(managed.as_ref().unwrap_or(&target))?;
         let others: Vec<Value> = (1..kind.routes())
             .map(|number| Target::new(&format!("other-{number}")))
             .flat_map(|other| [other.service(), other.scaled_object()])
@@ -89,16 +103,17 @@ impl Gateway {
             objects.write("others.yaml", &others)?;
         }
         let scaler = match kind {
-            Kind::Sluice { .. } => Some(Scaler::start(&objects, cores, &dir).await?),
+            Kind::Sluice { .. } | Kind::Unmanaged { .. } => Some(Scaler::start(&objects, cores, &dir).await?),
             Kind::Plain | Kind::Empty | Kind::Delay => None,
         };
-        let eds = match scaler {
-            Some(_) => None,
-            None => Some(EdsFile::create(&dir.join("eds"), &target.cluster())?),
+        let eds = match kind {
+            Kind::Sluice { .. } => None,
+            _ => Some(EdsFile::create(&dir.join("eds"), &target.cluster())?),
         };
-        let bootstrap = bootstrap(bench, kind, &target, scaler.as_ref(), eds.as_ref(), &dir)?;
+        let apps = [Some(&target), managed.as_ref()].into_iter().flatten().collect::<Vec<_>>();
+        let bootstrap = bootstrap(bench, kind, &apps, scaler.as_ref(), eds.as_ref(), &dir)?;
         let (process, address, admin) = start_envoy(bench, &bootstrap, workers, cores, &dir).await?;
-        let gateway = Self { kind, process, address, admin, scaler, objects, eds, target, workers };
+        let gateway = Self { kind, process, address, admin, scaler, objects, eds, target, managed, workers };
         if let Some(scaler) = &gateway.scaler {
             scaler.until_linked(gateway.vms(), kind.routes()).await?;
         }
@@ -135,8 +150,8 @@ impl Gateway {
     /// # Errors
     /// If none does.
     pub(crate) async fn wake(&self, endpoint: SocketAddr) -> anyhow::Result<()> {
-        self.objects.endpoints(&self.target, &[(endpoint, Condition::Ready)])?;
-        if let Some(scaler) = &self.scaler {
+        if let (Some(scaler), None) = (&self.scaler, &self.managed) {
+            self.objects.endpoints(&self.target, &[(endpoint, Condition::Ready)])?;
             scaler.until_ready(&self.target).await?;
         }
         self.set_endpoint(endpoint).await?;
@@ -162,6 +177,21 @@ impl Gateway {
         self.until_stat(&format!("cluster.{}.membership_healthy", self.target.cluster()), 1).await
     }
 
+    /// Sends a request to the managed app, which sleeps, and sees it held: the filter is at work for that one. Then
+    /// leaves.
+    ///
+    /// # Errors
+    /// If it is not held, or there is no such app.
+    pub(crate) async fn holds_for_managed(&self) -> anyhow::Result<()> {
+        let managed = self.managed.as_ref().context("a gateway without an app of Sluice's")?;
+        let request = http::get_request(&managed.host(), "/")?;
+        tokio::select! {
+            answer = http::request(self.address, request) => bail!("it was answered: {:?}", answer?),
+            held = self.until_stat("wasmcustom.sluice_held", 1) => held?,
+        }
+        self.until_stat("wasmcustom.sluice_held", 0).await
+    }
+
     /// Waits until so many requests wait where this kind of gateway has them wait.
     ///
     /// # Errors
@@ -171,7 +201,7 @@ impl Gateway {
         match self.kind {
             Kind::Sluice { .. } => self.until_stat("wasmcustom.sluice_held", requests).await,
             Kind::Delay => self.until_stat(&format!("http.{LISTENER}.fault.active_faults"), requests).await,
-            Kind::Plain | Kind::Empty => {
+            Kind::Plain | Kind::Empty | Kind::Unmanaged { .. } => {
                 let at_the_app = format!("cluster.{}.upstream_rq_active", self.target.cluster());
                 self.until_stat(&at_the_app, requests).await
             }
@@ -193,7 +223,7 @@ impl Gateway {
 fn bootstrap(
     bench: &Bench,
     kind: Kind,
-    target: &Target,
+    targets: &[&Target],
     scaler: Option<&Scaler>,
     eds: Option<&EdsFile>,
     dir: &Path,
@@ -201,7 +231,7 @@ fn bootstrap(
     let filter = match kind {
         Kind::Plain | Kind::Delay => None,
         Kind::Empty => Some(Filter { wasm: bench.empty_filter.clone(), config: json!({}) }),
-        Kind::Sluice { .. } => Some(Filter {
+        Kind::Sluice { .. } | Kind::Unmanaged { .. } => Some(Filter {
             wasm: bench.filter.clone(),
             config: json!({
                 "scalers": ["sluice-scaler-0"],
@@ -213,15 +243,22 @@ fn bootstrap(
         listener: SocketAddr::from(([127, 0, 0, 1], 0)),
         filter,
         scalers: scaler.map(|scaler| ("sluice-scaler-0".to_owned(), scaler.grpc())).into_iter().collect(),
-        routes: vec![Route { domains: vec![target.host()], cluster: target.cluster() }],
-        apps: vec![AppCluster {
-            name: target.cluster(),
-            eds: match eds {
-                Some(file) => Eds::File(file.path().to_owned()),
-                None => Eds::Scalers(Protocol::StateOfTheWorld),
-            },
-            upstream: Upstream::AsDownstream,
-        }],
+        routes: targets
+            .iter()
+            .map(|target| Route { domains: vec![target.host()], cluster: target.cluster() })
+            .collect(),
+        apps: targets
+            .iter()
+            .enumerate()
+            .map(|(index, target)| AppCluster {
+                name: target.cluster(),
+                eds: match eds {
+                    Some(file) if index == 0 => Eds::File(file.path().to_owned()),
+                    _ => Eds::Scalers(Protocol::StateOfTheWorld),
+                },
+                upstream: Upstream::AsDownstream,
+            })
+            .collect(),
         access_log: dir.join("access.log"),
     };
     let mut bootstrap = config.bootstrap();
@@ -232,11 +269,38 @@ fn bootstrap(
     manager
         .remove("access_log")
         .context("the test bed's configuration has no access log to be taken away")?;
-    if kind == Kind::Delay {
-        let filters = manager.get_mut("http_filters").and_then(Value::as_array_mut);
-        filters.context("the test bed's configuration has no filters")?.insert(0, delay());
+    match kind {
+        Kind::Delay => {
+            let filters = manager.get_mut("http_filters").and_then(Value::as_array_mut);
+            filters.context("the test bed's configuration has no filters")?.insert(0, delay());
+        }
+        Kind::Unmanaged { isolated: true } => isolate(manager)?,
+        _ => {}
     }
     Ok(bootstrap)
+}
+
+/// Disables the filter, which is the first one, and enables it on the last virtual host, which is the managed one.
+fn isolate(manager: &mut Map<String, Value>) -> anyhow::Result<()> {
+    let filter = manager.get_mut("http_filters").and_then(|filters| filters.get_mut(0));
+    let filter = filter.context("the test bed's configuration has no filters")?;
+    filter["disabled"] = json!(true);
+    let name = filter["name"].as_str().context("a filter without a name")?.to_owned();
+    let hosts = manager.get_mut("route_config").and_then(|routes| routes["virtual_hosts"].as_array_mut());
+    let host = hosts.and_then(|hosts| hosts.last_mut());
+    let host = host.context("the test bed's configuration has no virtual hosts")?;
+    host["typed_per_filter_config"] = json!({name: enabled()});
+    Ok(())
+}
+
+/// What enables, on a virtual host, a filter that is disabled otherwise. It takes a configuration, which the Wasm
+/// filter has none of per host: hence optional. Envoy would take an empty one too, but istiod refuses that.
+fn enabled() -> Value {
+    json!({
+        "@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig",
+        "is_optional": true,
+        "config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm"},
+    })
 }
 
 fn delay() -> Value {

@@ -4,6 +4,7 @@
 //! - [`args`], [`plan`]: what is asked for, and how long each part may take
 //! - [`parts`]: one module per part; each starts what it needs and says its lines
 //! - [`gateway`], [`scaler`], [`stage`], [`upstream`]: the Envoys under test, side by side in front of one app
+//! - [`istio`]: the bed with the real Istio, for the parts that need it
 //! - [`load`], [`closed_loop`]: what sends requests
 //! - [`system`]: CPU time, memory and cores, as the kernel says them
 //! - [`figures`], [`report`], [`machine`]: from samples to lines, table and JSON
@@ -13,6 +14,7 @@ mod bench;
 mod closed_loop;
 mod figures;
 mod gateway;
+mod istio;
 mod load;
 mod machine;
 mod parts;
@@ -53,6 +55,11 @@ async fn run(args: Args) -> anyhow::Result<ExitCode> {
     system::raise_open_files();
     let bench = Bench::new(&args)?;
     bench.try_others().await?;
+    if !args.names_parts() {
+        let extra: Vec<String> =
+            parts::ALL.iter().filter(|part| part.is_extra()).map(ToString::to_string).collect();
+        eprintln!("bench: only where they are named (--only): {}", extra.join(", "));
+    }
     let mut report = Report::new(bench.plan.name);
     for part in parts::ALL.into_iter().filter(|part| args.wants(*part)) {
         eprintln!("bench: {part}: {}", part.what());

@@ -31,12 +31,18 @@ pub(crate) struct Plan {
     pub(crate) links: usize,
     /// How long they report: at four reports a second of one route in a hundred, each route is named every 25 s.
     pub(crate) link_time: Duration,
+    /// Apps behind a gateway of Istio's, one number after the other.
+    pub(crate) apps: &'static [usize],
+    /// How often a gateway is started with each.
+    pub(crate) gateway_starts: usize,
+    /// How often istiod's configuration is changed with each.
+    pub(crate) changes: usize,
 }
 
 // === impl Plan ===
 
 impl Plan {
-    /// For figures that are kept: some six minutes.
+    /// For figures that are kept: some nine minutes.
     pub(crate) const FULL: Self = Self {
         name: "full",
         load_rounds: 11,
@@ -51,9 +57,12 @@ impl Plan {
         idle: Duration::from_secs(20),
         links: 2_000,
         link_time: Duration::from_secs(40),
+        apps: &[100, 300, 1_000],
+        gateway_starts: 5,
+        changes: 10,
     };
 
-    /// For work on the filter: under two minutes, and every goal still has its line.
+    /// For work on the filter: some two minutes, and every goal still has its line.
     pub(crate) const QUICK: Self = Self {
         name: "quick",
         load_rounds: 5,
@@ -68,6 +77,9 @@ impl Plan {
         idle: Duration::from_secs(4),
         links: 500,
         link_time: Duration::from_secs(28),
+        apps: &[100, 300, 1_000],
+        gateway_starts: 3,
+        changes: 5,
     };
 
     /// For the tests: does every part still work?
@@ -86,5 +98,8 @@ impl Plan {
         idle: Duration::from_secs(1),
         links: 20,
         link_time: Duration::from_secs(2),
+        apps: &[20, 40],
+        gateway_starts: 1,
+        changes: 2,
     };
 }

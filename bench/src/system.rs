@@ -46,6 +46,21 @@ pub(crate) fn cpu_of_all(pids: &[u32]) -> anyhow::Result<Duration> {
     pids.iter().map(|pid| cpu(*pid)).sum()
 }
 
+/// How long ago a process began; the kernel tells that in steps of 10 ms.
+///
+/// # Errors
+/// If there is no such process.
+pub(crate) fn age(pid: u32) -> anyhow::Result<Duration> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))
+        .with_context(|| format!("process {pid} has ended"))?;
+    let uptime = fs::read_to_string("/proc/uptime")?;
+    let now: f64 = uptime.split_whitespace().next().context("no uptime")?.parse()?;
+    // The 22nd field, in ticks since the machine's start.
+    let fields = stat.rsplit_once(')').context("stat without a name")?.1;
+    let began: f64 = fields.split_whitespace().nth(19).context("stat without a start")?.parse()?;
+    Ok(Duration::from_secs_f64((now - began / 100.0).max(0.0)))
+}
+
 /// The memory of a process that is in RAM, in bytes.
 ///
 /// # Errors
@@ -166,6 +181,7 @@ mod tests {
         assert!(std::hint::black_box(work) < u64::MAX);
         assert!(cpu(pid).unwrap() > before);
         assert!(resident(pid).unwrap() > 100_000.0);
+        assert!(age(pid).unwrap() < age(1).unwrap());
     }
 
     #[test]

@@ -4,6 +4,9 @@
 mod cluster_source;
 mod held;
 mod idle;
+mod isolation;
+mod istio_endpoints;
+mod istio_size;
 mod keda;
 mod latency;
 mod link_scale;
@@ -30,6 +33,8 @@ pub(crate) enum Part {
     Held,
     /// Many objects against one.
     Routes,
+    /// Throughput of a host that is none of Sluice's.
+    Isolation,
     /// Nothing going on.
     Idle,
     /// A scaler that follows an API server.
@@ -37,21 +42,30 @@ pub(crate) enum Part {
     ClusterSource,
     /// Wakes by the real KEDA.
     Keda,
+    /// A wake's last stretch, through the real istiod.
+    #[value(name = "istio-endpoints")]
+    IstioEndpoints,
+    /// Many apps behind the real Istio.
+    #[value(name = "istio-size")]
+    IstioSize,
     /// Thousands of gateway workers at one scaler.
     #[value(name = "link-scale")]
     LinkScale,
 }
 
 /// All of them, in the order in which they run.
-pub(crate) const ALL: [Part; 9] = [
+pub(crate) const ALL: [Part; 12] = [
     Part::Warm,
     Part::Latency,
     Part::Wake,
     Part::Held,
     Part::Routes,
+    Part::Isolation,
     Part::Idle,
     Part::ClusterSource,
     Part::Keda,
+    Part::IstioEndpoints,
+    Part::IstioSize,
     Part::LinkScale,
 ];
 
@@ -66,9 +80,16 @@ impl Part {
             Self::Wake => "arrival to `true` on StreamIsActive, endpoint usable to request at the app",
             Self::Held => "memory per held request, and thousands released at once",
             Self::Routes => "throughput and memory with many routes",
+            Self::Isolation => {
+                "throughput of a host that is none of Sluice's, with the filter disabled for it"
+            }
             Self::Idle => "CPU with nothing going on",
             Self::ClusterSource => "a scaler that follows a real API server with many objects",
             Self::Keda => "arrival to the write of the scale, by the real KEDA",
+            Self::IstioEndpoints => {
+                "an EndpointSlice that says ready to the first byte at the app, through istiod"
+            }
+            Self::IstioSize => "many apps behind a gateway of Istio's, with and without Sluice",
             Self::LinkScale => "thousands of gateway workers that report to one scaler",
         }
     }
@@ -76,7 +97,10 @@ impl Part {
     /// Whether it runs only where it is asked for: it needs the programs of the cluster bed and root, or gigabytes
     /// of memory and minutes.
     pub(crate) fn is_extra(self) -> bool {
-        matches!(self, Self::ClusterSource | Self::Keda | Self::LinkScale)
+        matches!(
+            self,
+            Self::ClusterSource | Self::Keda | Self::IstioEndpoints | Self::IstioSize | Self::LinkScale
+        )
     }
 
     /// Measures it.
@@ -90,9 +114,12 @@ impl Part {
             Self::Wake => wake::run(bench, report).await,
             Self::Held => held::run(bench, report).await,
             Self::Routes => routes::run(bench, report).await,
+            Self::Isolation => isolation::run(bench, report).await,
             Self::Idle => idle::run(bench, report).await,
             Self::ClusterSource => cluster_source::run(bench, report).await,
             Self::Keda => keda::run(bench, report).await,
+            Self::IstioEndpoints => istio_endpoints::run(bench, report).await,
+            Self::IstioSize => istio_size::run(bench, report).await,
             Self::LinkScale => link_scale::run(bench, report).await,
         }
     }
@@ -106,9 +133,12 @@ impl fmt::Display for Part {
             Self::Wake => "wake",
             Self::Held => "held",
             Self::Routes => "routes",
+            Self::Isolation => "isolation",
             Self::Idle => "idle",
             Self::ClusterSource => "cluster-source",
             Self::Keda => "keda",
+            Self::IstioEndpoints => "istio-endpoints",
+            Self::IstioSize => "istio-size",
             Self::LinkScale => "link-scale",
         })
     }
