@@ -41,13 +41,19 @@ async fn delivered(world: &World, manifest: &Manifest) -> Result<()> {
 #[test]
 fn the_filter_is_just_before_the_router_and_after_everything_else() {
     istio::run("place", async |world| {
-        world.app("shop").await?;
+        let app = world.app("shop").await?;
         let filters = filters(&world).await?;
         ensure!(
             filters.ends_with(&["sluice".to_owned(), "envoy.filters.http.router".to_owned()]),
             "{filters:?}"
         );
         ensure!(filters.iter().filter(|name| *name == "sluice").count() == 1, "{filters:?}");
+        // Or a Pod that becomes ready within a second after it was listed would be waited for until that is over.
+        let clusters = world.gateway.config("ClustersConfigDump").await?;
+        let clusters = clusters["dynamic_active_clusters"].as_array().context("no clusters")?;
+        let app = clusters.iter().find(|it| it["cluster"]["name"] == *app.cluster_name());
+        let window = app.and_then(|it| it.pointer("/cluster/common_lb_config/update_merge_window"));
+        ensure!(window == Some(&Value::from("0s")), "{app:?}");
         Ok(())
     });
 }

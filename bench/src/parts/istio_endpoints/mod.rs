@@ -39,8 +39,8 @@ enum Pod {
     Later,
     /// It was listed as not ready, for less than a second.
     Soon,
-    /// The same where Envoy does not collect changes of health.
-    SoonUnmerged,
+    /// The same where Envoy collects changes of health, as it does by itself.
+    SoonMerged,
 }
 
 /// What was seen in one case, in ms after the slice's write began.
@@ -83,7 +83,7 @@ fn say(report: &mut Report, seen: &Seen) {
         Pod::AtOnce => "ready at once",
         Pod::Later => "listed, ready later",
         Pod::Soon => "listed, ready within 1 s",
-        Pod::SoonUnmerged => "listed, ready within 1 s, no merge window",
+        Pod::SoonMerged => "listed, ready within 1 s, with Envoy's merge window",
     };
     let mut line = |name: &str, value: f64, most: Option<f64>| {
         let name = format!("{with}, {pod}: {name}");
@@ -134,33 +134,33 @@ async fn measure(
         // The receiver waits for the end of this.
         let _ = says.send(shop.look(debounce, pod, rounds).await?);
     }
-    let unmerged = unmerged();
-    cluster.apply(std::slice::from_ref(&unmerged)).await?;
-    let wanted = |page: &str| page.contains("update_merge_window");
+    let merged = merged();
+    cluster.apply(std::slice::from_ref(&merged)).await?;
+    let wanted = |page: &str| page.contains(r#""update_merge_window": "1s""#);
     let page = "/config_dump?resource=dynamic_active_clusters";
-    shop.world.gateway.says(page, "clusters that do not collect changes of health", wanted).await?;
-    let _ = says.send(shop.look(debounce, Pod::SoonUnmerged, rounds).await?);
-    let [name, namespace] = ["name", "namespace"].map(|it| unmerged["metadata"][it].as_str());
+    shop.world.gateway.says(page, "clusters that collect changes of health", wanted).await?;
+    let _ = says.send(shop.look(debounce, Pod::SoonMerged, rounds).await?);
+    let [name, namespace] = ["name", "namespace"].map(|it| merged["metadata"][it].as_str());
     let arguments = ["delete", "envoyfilter", name.unwrap_or_default(), "-n", namespace.unwrap_or_default()];
     cluster.kubectl(&arguments).await?;
     cluster.delete_namespace(&shop.world.namespace).await
 }
 
-/// Has Envoy take each change of an endpoint's health at once. By itself it collects them for a second after a change
-/// of the cluster's endpoints, and a Pod that istiod has listed as not ready becomes ready by such a change.
-fn unmerged() -> Value {
+/// Has Envoy do what it does without Sluice's EnvoyFilter: collect changes of endpoints' health for a second after a
+/// change of the cluster's endpoints. A Pod that istiod has listed as not ready becomes ready by such a change.
+fn merged() -> Value {
     json!({
         "apiVersion": "networking.istio.io/v1alpha3", "kind": "EnvoyFilter",
-        "metadata": {"name": "bench-unmerged", "namespace": NAMESPACE},
+        "metadata": {"name": "bench-merged", "namespace": NAMESPACE},
         "spec": {
-            "priority": 1,
+            "priority": 1_000,
             "workloadSelector": {"labels": {"istio": "ingressgateway"}},
             "configPatches": [{
                 "applyTo": "CLUSTER",
                 "match": {"context": "GATEWAY"},
                 "patch": {
                     "operation": "MERGE",
-                    "value": {"common_lb_config": {"update_merge_window": "0s"}},
+                    "value": {"common_lb_config": {"update_merge_window": "1s"}},
                 },
             }],
         },
