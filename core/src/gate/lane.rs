@@ -23,8 +23,11 @@ const SLOW: Duration = Duration::from_secs(1);
 /// last change; the old ones say "usable" all the time, and go before the new ones come.
 const LEFT_OVER_FOR: Duration = Duration::from_secs(1);
 const LEFT_OVER: Duration = Duration::from_millis(25);
-/// How long the gateway may list endpoints of an app that fell asleep: istiod's longest debounce.
+/// How long the gateway may list endpoints of an app that fell asleep, and get news of one that woke: istiod's longest
+/// debounce.
 const LET_GO: Duration = Duration::from_secs(10);
+/// A spell without requests that is worth a look, while the gateway may still be getting news of a wake.
+const UNSETTLED: Duration = Duration::from_millis(1);
 /// Between two batches of releases of one lane: the host's shortest tick.
 const BATCH: Duration = Duration::from_millis(1);
 
@@ -92,10 +95,16 @@ impl Lane {
             return false;
         }
         // Over a connection that is open already a look does reach the app, over HTTP/1.1 as a request; so an app that
-        // is up is not looked at. That its last Pod goes is the scaler's to say, and it says so before istiod does.
+        // is up is not looked at. That its last Pod goes is the scaler's to say, and it says so before istiod does; but
+        // while istiod still has news of a wake to send, what comes in between goes with them at once.
+        let quiet = match word.hint {
+            Hint::Ready if word.has_just_woken(now, LET_GO) => UNSETTLED,
+            Hint::Ready => return true,
+            Hint::Unknown | Hint::NotReady => quiet,
+        };
         // A full circuit breaker looks like a cluster without hosts: what has requests under way is not
         // asleep, whatever a look would say.
-        word.hint == Hint::Ready || self.forwarded > 0 || now.since(self.last_good) < quiet
+        self.forwarded > 0 || now.since(self.last_good) < quiet
     }
 
     /// Whether a request that arrives now and may not simply go on is worth a look: not if others wait

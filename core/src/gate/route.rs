@@ -50,6 +50,11 @@ impl Word {
     pub(super) fn forbids(self) -> bool {
         self.hint == Hint::NotReady && !self.distrusted
     }
+
+    /// Whether it is ready after a sleep, and not for longer than `within`.
+    pub(super) fn has_just_woken(self, now: Instant, within: Duration) -> bool {
+        self.hint == Hint::Ready && self.slept.is_some() && now.since(self.since) < within
+    }
 }
 
 // === impl Route ===

@@ -182,6 +182,29 @@ fn a_dying_pod_that_envoy_still_lists_gets_nothing() {
     assert_eq!(bed.poll(3_002), [release(2, 2_991)]);
 }
 
+#[test]
+fn for_ten_seconds_after_a_wake_a_quiet_spell_costs_a_look() {
+    let mut bed = Bed::new(limits());
+    bed.world.set(b"app", true);
+    bed.gate.set_hint(at(0), 0, Hint::Ready);
+    bed.gate.set_hint(at(1), 0, Hint::NotReady);
+    bed.gate.set_hint(at(20_000), 0, Hint::Ready);
+    for (ms, looks) in [(20_000, 1), (20_100, 2), (29_999, 3), (30_000, 3), (40_000, 3)] {
+        let stream = u32::try_from(ms).unwrap();
+        assert_eq!(bed.arrive(ms, stream), Arrival::Forward);
+        assert_eq!(bed.arrive(ms, stream + 1), Arrival::Forward);
+        bed.gate.depart(at(ms), stream);
+        bed.gate.depart(at(ms), stream + 1);
+        assert_eq!(bed.world.looks.len(), looks, "at {ms} ms");
+    }
+    bed.gate.set_hint(at(50_000), 0, Hint::NotReady);
+    bed.gate.set_hint(at(70_000), 0, Hint::Ready);
+    assert_eq!(bed.arrive(70_000, 1), Arrival::Forward);
+    bed.gate.depart(at(70_001), 1);
+    bed.world.set(b"app", false);
+    assert_eq!(bed.arrive(70_010, 2), Arrival::Hold);
+}
+
 /// The next Pod is ready while the gateway still lists the last one; then the gateway hears that one is gone, and only
 /// after that of the other.
 #[test]
