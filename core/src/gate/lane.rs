@@ -173,7 +173,7 @@ impl Lane {
             && now.since(word.since) < LEFT_OVER_FOR
     }
 
-    /// Whether the gateway may have listed the last Pod before the sleep at `moment`.
+    /// Whether at `moment` the gateway may still have listed the Pod that the app had before it slept.
     fn may_list_the_last(&self, moment: Instant, word: Word) -> bool {
         !self.seen_empty && word.slept.is_some_and(|slept| moment.since(slept) < LET_GO)
     }

@@ -8,9 +8,9 @@
 //!          ┌──────────────────────────────────────────────────────────┐
 //!          │                                                          ▼
 //!       Closed                                                      Open
-//!   requests wait, first come first out;                 requests are forwarded; without a scaler's
-//!   the cluster is looked at: every few ms               word the first one after a quiet spell
-//!   while the scaler says "ready", slowly                looks first
+//!   requests wait, first come first out;                 requests are forwarded; just after a wake,
+//!   the cluster is looked at: every few ms               or without a scaler's word, the first one
+//!   while the scaler says "ready", slowly                after a quiet spell looks first
 //!   otherwise                                                         │
 //!          ▲                                                          │
 //!          └──────────────────────────────────────────────────────────┘
