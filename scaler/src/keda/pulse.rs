@@ -4,8 +4,10 @@ use crate::ledger::Look;
 use sluice_core::time::Instant;
 use std::time::Duration;
 
-/// How often `true` is told again while requests wait and nothing is ready. An activation can be lost: KEDA drops
-/// those that come before the HPA exists, and one that races a scale to zero finds replicas that are going.
+/// After how long `true` is told again while requests wait and nothing is ready; then after twice as long, and so on up to
+/// [`REFRESH`]. An activation can be lost: KEDA drops those that come before the HPA exists, and one that races a scale to
+/// zero finds replicas that are going. But most are not, and apps that start slowly, or a hundred that start at once,
+/// would have KEDA spend its requests on what it knows: at a steady 1.5 s the last of a hundred waited twice as long.
 pub(super) const REPEAT: Duration = Duration::from_millis(1_500);
 /// How often it is told while the app is merely active. Each `true` on a running app is a PATCH of its
 /// ScaledObject's status, and KEDA's client has 20 requests a second for all objects together.
@@ -20,6 +22,8 @@ pub(super) struct Pulse {
     told: Option<bool>,
     /// When `true` was last told, and how often the target had gone down until then.
     last: Option<(Instant, u64)>,
+    /// How often in a row it was told again, because requests wait.
+    again: u32,
 }
 
 /// What to do.
@@ -42,24 +46,30 @@ impl Pulse {
     /// What to do, as things are now.
     pub(super) fn beat(&mut self, now: Instant, look: Look) -> Beat {
         if !look.is_active {
-            return if self.told == Some(false) { Beat::Wait(None) } else { self.tell(now, look) };
+            return if self.told == Some(false) { Beat::Wait(None) } else { self.tell(now, look, 0) };
         }
-        let due = match (self.told, self.last) {
-            (Some(true), Some((last, downs))) => last.after(match look.is_waiting {
-                true if look.downs != downs => FLOOR,
-                true => REPEAT,
-                false => REFRESH,
-            }),
-            _ => now,
+        let (due, again) = match (self.told, self.last) {
+            (Some(true), Some((last, downs))) => match look.is_waiting {
+                true if look.downs != downs => (last.after(FLOOR), 0),
+                true => (last.after(self.pause()), self.again.saturating_add(1)),
+                false => (last.after(REFRESH), 0),
+            },
+            _ => (now, 0),
         };
         if due <= now {
-            return self.tell(now, look);
+            return self.tell(now, look, again);
         }
         Beat::Wait(Some(look.until.map_or(due, |until| due.min(until))))
     }
 
-    fn tell(&mut self, now: Instant, look: Look) -> Beat {
+    /// From one `true` to the next while requests wait.
+    fn pause(&self) -> Duration {
+        REPEAT.saturating_mul(2_u32.saturating_pow(self.again)).min(REFRESH)
+    }
+
+    fn tell(&mut self, now: Instant, look: Look, again: u32) -> Beat {
         self.told = Some(look.is_active);
+        self.again = again;
         if look.is_active {
             self.last = Some((now, look.downs));
         }
@@ -96,13 +106,24 @@ mod tests {
     }
 
     #[test]
+    fn while_requests_wait_it_is_told_again_less_and_less_often() {
+        let mut pulse = Pulse::default();
+        let told: Vec<u64> =
+            (0..60_000).filter(|ms| pulse.beat(at(*ms), WAITING) == Beat::Tell(true)).collect();
+        assert_eq!(told, [0, 1_500, 4_500, 10_500, 20_500, 30_500, 40_500, 50_500]);
+        assert_eq!(pulse.beat(at(60_000), IDLE), Beat::Tell(false));
+        assert_eq!(pulse.beat(at(61_000), WAITING), Beat::Tell(true));
+        assert_eq!(pulse.beat(at(61_001), WAITING), Beat::Wait(Some(at(62_500))), "from the beginning");
+    }
+
+    #[test]
     fn it_is_told_again_while_requests_wait_and_seldom_while_they_do_not() {
         let mut pulse = Pulse::default();
         assert_eq!(pulse.beat(at(0), WAITING), Beat::Tell(true));
         assert_eq!(pulse.beat(at(1), WAITING), Beat::Wait(Some(at(1_500))));
         assert_eq!(pulse.beat(at(1_500), WAITING), Beat::Tell(true));
         assert_eq!(pulse.beat(at(1_600), BUSY), Beat::Wait(Some(at(11_500))));
-        assert_eq!(pulse.beat(at(2_000), WAITING), Beat::Wait(Some(at(3_000))), "waiting anew is no edge");
+        assert_eq!(pulse.beat(at(2_000), WAITING), Beat::Wait(Some(at(4_500))), "waiting anew is no edge");
         assert_eq!(pulse.beat(at(2_500), BUSY), Beat::Wait(Some(at(11_500))));
         assert_eq!(pulse.beat(at(11_500), BUSY), Beat::Tell(true));
     }

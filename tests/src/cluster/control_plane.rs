@@ -179,16 +179,21 @@ fn api_server_command(netns: &NetNamespace, program: &Path, dir: &Path) -> Comma
     command
 }
 
-/// What is written down: what KEDA writes, and who sets how many Pods a workload has.
+/// What is written down: what KEDA writes, with the text of what it says of a ScaledObject, and who sets how many Pods a
+/// workload has.
 fn audit_policy() -> serde_json::Value {
     let writes = ["create", "update", "patch", "delete"];
+    let keda = ["system:serviceaccount:keda:keda-operator"];
     json!({
         "apiVersion": "audit.k8s.io/v1",
         "kind": "Policy",
         "omitStages": ["RequestReceived"],
         "rules": [
             {"level": "None", "resources": [{"group": "coordination.k8s.io"}]},
-            {"level": "Metadata", "users": ["system:serviceaccount:keda:keda-operator"], "verbs": writes},
+            {"level": "Request", "users": keda, "verbs": writes, "resources": [
+                {"group": "keda.sh", "resources": ["scaledobjects/status"]},
+            ]},
+            {"level": "Metadata", "users": keda, "verbs": writes},
             {"level": "Metadata", "verbs": writes, "resources": [
                 {"group": "apps", "resources": ["deployments/scale", "statefulsets/scale"]},
             ]},

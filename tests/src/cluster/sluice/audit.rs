@@ -22,6 +22,9 @@ pub struct Write {
     #[serde(default, rename = "objectRef")]
     object: Object,
     response_status: Option<Response>,
+    /// Of a ScaledObject's status alone.
+    #[serde(default, rename = "requestObject")]
+    request: serde_json::Value,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -73,6 +76,11 @@ impl Write {
     /// Whether it was done.
     pub fn succeeded(&self) -> bool {
         self.response_status.as_ref().is_some_and(|status| status.code < 300)
+    }
+
+    /// Whether a patch of a ScaledObject's status sets a field of it.
+    pub fn sets_status(&self, field: &str) -> bool {
+        self.request.get("status").is_some_and(|status| status.get(field).is_some())
     }
 
     /// Microseconds since 1970.
