@@ -137,6 +137,8 @@ fn adapter() -> Value {
     })
 }
 
+/// Leader election has KEDA's defaults (15, 10 and 2 s): whoever comes after a KEDA that has ended waits for its Lease, but
+/// with shorter ones a busy machine is enough for KEDA to lose it, and to forget on the way which apps were active.
 fn env() -> Value {
     let field =
         |name: &str, path: &str| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}});
@@ -147,11 +149,6 @@ fn env() -> Value {
         {"name": "WATCH_NAMESPACE", "value": ""},
         // KEDA would look for it in /var/run/secrets.
         {"name": "KEDA_CLUSTER_OBJECT_NAMESPACE", "value": NAMESPACE},
-        // KEDA does not give its lease back when it ends: with the defaults (15, 10 and 2 s), whoever comes after
-        // it waits 17 s. The order of things stays the same.
-        {"name": "KEDA_OPERATOR_LEADER_ELECTION_LEASE_DURATION", "value": "3s"},
-        {"name": "KEDA_OPERATOR_LEADER_ELECTION_RENEW_DEADLINE", "value": "2s"},
-        {"name": "KEDA_OPERATOR_LEADER_ELECTION_RETRY_PERIOD", "value": "500ms"},
     ])
 }
 
