@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 const APPS: usize = 100;
 /// In which a request to each comes.
 const SPREAD: Duration = Duration::from_secs(1);
-/// How often KEDA may write down that an app is active: for each `true` that it is told, four of which come within the first
+/// How often KEDA may scale an app, and write down that it is active: for each `true` that it is told, four of which come within the first
 /// 20 s of a wait and one in 10 s after that, and for each poll of its own, every 30 s. Its client has 20 requests a second for
 /// all that it does.
 fn handful(within: Duration) -> usize {
@@ -72,7 +72,8 @@ fn count_writes(writes: &[audit::Write], apps: &[App], handful: usize) -> Result
         // Events are named by the server.
         let of_app: Vec<_> = by_keda.iter().filter(|write| write.name() == app.name).collect();
         let scales = of_app.iter().filter(|write| write.resource() == "deployments/scale").count();
-        ensure!(scales == 1, "{} was scaled {scales} times: {of_app:#?}", app.name);
+        // Once; a `true` that comes again may find KEDA's cache behind its own write, and 1 is written over 1.
+        ensure!((1..=handful).contains(&scales), "{} was scaled {scales} times: {of_app:#?}", app.name);
         // Not its other words: it writes conditions one by one whenever the HPA's change, which this bed's do every
         // second, and all of them anew when it has lost its Lease to a machine that is too busy.
         let told = of_app.iter().filter(|write| write.sets_status("lastActiveTime")).count();
