@@ -16,10 +16,12 @@ mod route;
 mod session;
 #[cfg(test)]
 mod tests;
+mod wakes;
 
 pub use histogram::Buckets;
 pub use route::{Look, Route, Tally, Totals};
 pub use session::{Seat, Superseded, WorkerId, WorkerState};
+pub use wakes::Lag;
 
 use crate::index::{Changes, Metrics};
 use ids::ByRoute;

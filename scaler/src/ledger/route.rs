@@ -4,6 +4,7 @@ use super::{
     histogram::Buckets,
     is_down,
     last::{DURATION_BUCKETS, HOLD_BUCKETS, LAG_BUCKETS, News},
+    wakes::{Lag, Wakes},
 };
 use sluice_core::{
     count::Completion,
@@ -34,6 +35,8 @@ pub struct Route {
 pub struct Tally {
     /// What only grows.
     pub totals: Totals,
+    /// The last ones, none as long as nobody waited.
+    wakes: Option<Box<Wakes>>,
     activity: Activity,
     concurrency: ConcurrencyWindow,
     rate: RateWindow,
@@ -85,6 +88,7 @@ impl Route {
         Self {
             tally: Mutex::new(Tally {
                 totals: Totals::default(),
+                wakes: None,
                 activity: Activity::new(activity_window),
                 concurrency: ConcurrencyWindow::new(now, ConcurrencyWindow::DEFAULT),
                 rate: RateWindow::new(now, RateSpec::default()),
@@ -116,6 +120,11 @@ impl Route {
         self.lock().concurrency.value(now)
     }
 
+    /// How long the last wakes waited for the gateways' endpoints; `None`: nobody has yet.
+    pub fn lag(&self) -> Option<Lag> {
+        self.lock().wakes.as_ref()?.lag()
+    }
+
     /// Requests per granularity, averaged over the window.
     pub fn rate(&self, now: Instant) -> f64 {
         self.lock().rate.value(now)
@@ -135,6 +144,7 @@ impl Route {
         self.change(now, |tally| {
             tally.is_known = false;
             tally.totals = Totals::default();
+            tally.wakes = None;
             tally.hint(Hint::Unknown);
         });
     }
@@ -224,6 +234,9 @@ impl Tally {
             totals.mismatches = totals.mismatches.saturating_add(rare.mismatches);
             totals.holds.add(&rare.holds);
             totals.lags.add(&rare.lags);
+            if rare.lags.count() > 0 || self.wakes.is_some() {
+                self.wakes.get_or_insert_default().add(self.downs, &rare.lags, &rare.holds);
+            }
         }
         for (completion, durations) in &news.completions {
             let fits =

@@ -1,6 +1,6 @@
 //! HTTP, gRPC health and reflection.
 
-use crate::bed::{APP, Bed, counts, within};
+use crate::bed::{APP, Bed, counts, slice, within};
 use sluice_proto::link::{Completions, Method};
 use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
@@ -60,6 +60,46 @@ async fn metrics_have_the_add_ons_names_and_labels() {
         assert!(text.lines().any(|it| it == line), "{line} is not in\n{text}");
     }
     assert!(text.ends_with("# EOF\n"));
+}
+
+#[tokio::test]
+async fn wakes_that_wait_for_endpoints_are_listed() {
+    let bed = Bed::start().await;
+    bed.write("app.yaml", APP);
+    bed.until(|state| state["routes"][0]["hint"] == "notReady").await;
+    let lag = async || {
+        let (status, text) = bed.get("/debug/endpoint-lag").await;
+        assert_eq!(status, 200);
+        serde_json::from_str::<serde_json::Value>(&text).unwrap()
+    };
+    let mut worker = bed.worker(1).await;
+    worker.report(vec![]).await;
+    assert_eq!(lag().await, serde_json::json!([]));
+    let mut said = counts(1, 1, 0);
+    (said.lag_buckets, said.hold_buckets) = (vec![0; 14], vec![0; 17]);
+    for (lag_us, hold_us) in [(100_000, 900_000), (110_000, 500_000), (9_000_000, 9_100_000)] {
+        bed.write("slice.yaml", &slice(true));
+        bed.until(|state| state["routes"][0]["hint"] == "ready").await;
+        said.arrivals += 1;
+        said.lag_buckets[7] += 1;
+        said.lag_us += lag_us;
+        said.hold_buckets[6] += 1;
+        said.hold_us += hold_us;
+        worker.report(vec![said.clone()]).await;
+        bed.write("slice.yaml", &slice(false));
+        bed.until(|state| state["routes"][0]["hint"] == "notReady").await;
+    }
+    let wanted = serde_json::json!([{
+        "kind": "HTTPScaledObject", "namespace": "ns", "name": "app",
+        "wakes": 3, "lagUs": 110_000, "holdUs": 3_500_000,
+    }]);
+    assert_eq!(lag().await, wanted);
+    // Another object of that name begins anew.
+    bed.write("app.yaml", "");
+    bed.until(|state| state["routes"].as_array().unwrap().is_empty()).await;
+    bed.write("app.yaml", APP);
+    bed.until(|state| state["routes"][0]["hint"] == "notReady").await;
+    assert_eq!(lag().await, serde_json::json!([]));
 }
 
 #[tokio::test]
