@@ -43,8 +43,8 @@ use serde::{Deserialize, Serialize};
 )]
 #[serde(rename_all = "camelCase")]
 pub struct HttpScaledObjectSpec {
-    /// Hosts whose requests are the app's: a.example.com, *.example.com (any depth, but not example.com itself) or
-    /// * (any host). Left out: any host.
+    /// Hosts whose requests are the app's, as far as the gateway sends them to its Service: a.example.com,
+    /// *.example.com (any depth, but not example.com itself) or * (any host). Left out: any host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hosts: Option<Vec<String>>,
     /// Paths whose requests are the app's, as prefixes of whole segments: /api is also /api/v1, but not /apis. Left
@@ -55,9 +55,10 @@ pub struct HttpScaledObjectSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub headers: Option<Vec<HeaderMatch>>,
-    /// The workload to scale, and the Service and port that its requests go to.
+    /// The workload to scale, and the Service and port that the gateway's routes send its requests to.
     pub scale_target_ref: ScaleTargetRef,
-    /// The Service that a request goes to when the app does not become ready in time.
+    /// The Service that a request goes to when the app does not become ready in time. Accepted and kept; Sluice does
+    /// not act on it: such a request is answered 504.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cold_start_timeout_failover_ref: Option<FailoverRef>,
     /// Bounds of the number of replicas.
@@ -79,7 +80,8 @@ pub struct HttpScaledObjectSpec {
     /// What the app is scaled on: concurrency or requestRate. Left out: a concurrency of targetPendingRequests.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scaling_metric: Option<ScalingMetric>,
-    /// How long the parts of a request may take. Left out: as the gateway's and the scaler's settings say.
+    /// How long the parts of a request may take. Left out: as the gateway's and the scaler's settings say. Sluice acts
+    /// on conditionWait only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeouts: Option<Timeouts>,
 }
@@ -111,7 +113,8 @@ pub struct ScaleTargetRef {
     pub port_name: Option<String>,
 }
 
-/// The Service that a request goes to when the app does not become ready in time.
+/// The Service that a request goes to when the app does not become ready in time. Accepted and kept; Sluice does not
+/// act on it: such a request is answered 504.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = crate::rules::one_port())]
@@ -127,7 +130,8 @@ pub struct FailoverRef {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1))]
     pub port_name: Option<String>,
-    /// Seconds that the app has to become ready.
+    /// Seconds that the app has to become ready. Sluice does not act on it: conditionWait of timeouts says how long a
+    /// request is held.
     #[serde(default = "failover_seconds")]
     #[schemars(range(min = 0))]
     pub timeout_seconds: i32,
@@ -199,12 +203,14 @@ pub struct RequestRateMetric {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Timeouts {
-    /// How long a request is held until the app is ready. 0s: as long as the gateway's limit.
+    /// How long a request is held until the app is ready, at most as long as the gateway's limit; then it is answered
+    /// 504. 0s: as long as the gateway's limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     #[x_kube(validation = crate::rules::duration())]
     pub condition_wait: Option<String>,
-    /// How long the app may take from the request's forwarding to the response's headers.
+    /// How long the app may take from the request's forwarding to the response's headers. Accepted and kept; Sluice
+    /// does not act on it: the timeout of the gateway's route applies.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     #[x_kube(validation = crate::rules::duration())]

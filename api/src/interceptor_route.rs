@@ -43,23 +43,26 @@ use std::collections::BTreeMap;
 )]
 #[serde(rename_all = "camelCase")]
 pub struct InterceptorRouteSpec {
-    /// The Service and port that the app's requests go to.
+    /// The Service and port that the gateway's routes send the app's requests to.
     pub target: Target,
-    /// Which requests are the app's: those that any of these rules selects. Left out: those that the gateway sends to
-    /// the target.
+    /// Which requests are the app's: those that any of these rules selects and the gateway sends to the target. Left
+    /// out: all that it sends there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub rules: Option<Vec<RoutingRule>>,
     /// What the app is scaled on: concurrency, requestRate or both.
     pub scaling_metric: RouteScalingMetric,
-    /// What happens to requests while the app is not ready. Left out: they are held.
+    /// What happens to requests while the app is not ready. Left out: they are held. Sluice acts on maxPendingRequests
+    /// only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cold_start: Option<ColdStart>,
-    /// How long the parts of a request may take. Left out: as the gateway's and the scaler's settings say.
+    /// How long the parts of a request may take. Left out: as the gateway's and the scaler's settings say. Sluice acts
+    /// on readiness only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeouts: Option<RouteTimeouts>,
     /// Requests that are answered without the app, and do not wake it; the first of these that selects a request
-    /// answers it.
+    /// answers it. Accepted and kept; Sluice does not act on it: such requests go to the app and wake it, like any
+    /// other.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub static_routes: Option<Vec<StaticRoute>>,
@@ -166,18 +169,21 @@ pub struct RouteRequestRate {
         .message("set 'placeholder' too, or make 'overflow' Reject")
 )]
 pub struct ColdStart {
-    /// The Service that a request goes to when the app does not become ready in time.
+    /// The Service that a request goes to when the app does not become ready in time. Accepted and kept; Sluice does
+    /// not act on it: such a request is answered 504.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fallback: Option<ColdStartFallback>,
     /// What requests are answered instead of being held; with overflow Placeholder: those for which there is no room.
+    /// Accepted and kept; Sluice does not act on it: requests are held, and answered 503 where there is no room.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub placeholder: Option<ColdStartPlaceholder>,
-    /// How many requests may be held at a time. Left out: as many as the scaler's settings say.
+    /// How many requests each worker of a gateway holds at a time, at most as many as the gateway's limit; what comes
+    /// beyond is answered 503. Left out: as many as the scaler's settings say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub max_pending_requests: Option<i32>,
     /// What becomes of requests beyond maxPendingRequests: they are answered 503 (Reject), or with the placeholder
-    /// (Placeholder). Left out: Reject.
+    /// (Placeholder). Left out: Reject. Sluice does not act on Placeholder: they are answered 503.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overflow: Option<Overflow>,
 }
@@ -264,17 +270,20 @@ pub struct ConfigMapKeyRef {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RouteTimeouts {
-    /// How long a request is held until the app is ready. 0s: as long as the gateway's limit.
+    /// How long a request is held until the app is ready, at most as long as the gateway's limit; then it is answered
+    /// 504. 0s: as long as the gateway's limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     #[x_kube(validation = crate::rules::duration())]
     pub readiness: Option<String>,
-    /// How long a request may take as a whole. 0s: without a limit.
+    /// How long a request may take as a whole. 0s: without a limit. Accepted and kept; Sluice does not act on it: the
+    /// timeout of the gateway's route applies.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     #[x_kube(validation = crate::rules::duration())]
     pub request: Option<String>,
-    /// How long the app may take from the request's forwarding to the response's headers. 0s: without a limit.
+    /// How long the app may take from the request's forwarding to the response's headers. 0s: without a limit. Accepted
+    /// and kept; Sluice does not act on it: the timeout of the gateway's route applies.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     #[x_kube(validation = crate::rules::duration())]

@@ -8,6 +8,7 @@
 mod definitions;
 mod flaw;
 mod http_scaled_object;
+mod inert;
 mod interceptor_route;
 mod rules;
 pub mod scaled_object;
@@ -21,6 +22,7 @@ pub use http_scaled_object::{
     ConcurrencyMetric, FailoverRef, HttpScaledObject, HttpScaledObjectSpec, HttpScaledObjectStatus, Replicas,
     RequestRateMetric, ScaleTargetRef, ScalingMetric, Timeouts,
 };
+pub use inert::Inert;
 pub use interceptor_route::{
     ColdStart, ColdStartFallback, ColdStartPlaceholder, ConfigMapKeyRef, InterceptorRoute,
     InterceptorRouteSpec, InterceptorRouteStatus, Overflow, PathMatch, ResponseMode, RouteConcurrency,

@@ -2,7 +2,7 @@
 
 use super::{
     ADD_ON_FINALIZER, Plan, ScaledObjects, Scaler, Workload, Write, desired, fields,
-    interceptor_route::{accepted, resolved},
+    interceptor_route::{accepted, resolved, well},
     is_annotated,
     owner::{self, Whose},
     referrer, target,
@@ -52,6 +52,7 @@ pub fn plan(observed: Observed<'_>, scaler: &Scaler) -> Plan {
         return Plan { write: write.or_else(|| let_go(object)), standing: None };
     }
     let workload = Workload::of(&object.spec.scale_target_ref);
+    let inert = object.spec.inert();
     let accepted = if observed.is_overridden {
         Finding::no(
             ACCEPTED,
@@ -61,9 +62,9 @@ pub fn plan(observed: Observed<'_>, scaler: &Scaler) -> Plan {
             ),
         )
     } else {
-        accepted(spec.as_ref(), flaws)
+        accepted(spec.as_ref(), flaws, &inert)
     };
-    let well = format!("requests are counted and held; {}", scaled.message);
+    let well = well(&scaled.message, &inert);
     let standing = Standing {
         generation: object.metadata.generation,
         findings: vec![accepted, resolved(&namespace, spec.as_ref(), service), scaled],

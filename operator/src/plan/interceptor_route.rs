@@ -4,7 +4,7 @@ use super::{ScaledObjects, Scaler, http_scaled_object::unreadable, referrer, sai
 use crate::standing::{ACCEPTED, Finding, RESOLVED_REFS, Standing};
 use k8s_openapi::api::core::v1::Service;
 use kube::ResourceExt;
-use sluice_api::{Flaw, InterceptorRoute, spec::Spec};
+use sluice_api::{Flaw, Inert, InterceptorRoute, spec::Spec};
 use sluice_core::route::Kind;
 
 /// What is known about an InterceptorRoute.
@@ -29,24 +29,52 @@ pub fn standing(observed: ObservedRoute<'_>, scaler: &Scaler) -> Standing {
         ScaledObjects::Known(all) => referrer::finding(Kind::InterceptorRoute, &name, all, scaler),
         ScaledObjects::Unreadable(why) => unreadable(why),
     };
-    let well = format!("requests are counted and held; {}", scaled.message);
+    let inert = object.spec.inert();
+    let well = well(&scaled.message, &inert);
     Standing {
         generation: object.metadata.generation,
-        findings: vec![accepted(spec.as_ref(), flaws), resolved(&namespace, spec.as_ref(), service), scaled],
+        findings: vec![
+            accepted(spec.as_ref(), flaws, &inert),
+            resolved(&namespace, spec.as_ref(), service),
+            scaled,
+        ],
         well,
         target_workload: None,
         target_service: None,
     }
 }
 
-/// What the check says.
-pub(super) fn accepted(spec: Option<&Spec>, flaws: &[Flaw]) -> Finding {
+/// What an object says with which all is well.
+pub(super) fn well(scaled: &str, inert: &[Inert]) -> String {
+    let mut well = format!("requests are counted and held; {scaled}");
+    if !inert.is_empty() {
+        let fields: Vec<&str> = inert.iter().map(|it| it.field).collect();
+        well.push_str("; without effect: ");
+        well.push_str(&fields.join(", "));
+    }
+    well
+}
+
+/// What the check says. A field on which nothing acts is nothing wrong, but whoever sets it hears of it.
+pub(super) fn accepted(spec: Option<&Spec>, flaws: &[Flaw], inert: &[Inert]) -> Finding {
+    let without: Vec<String> = inert.iter().map(Inert::to_string).collect();
+    let without = without.join(", ");
     if flaws.is_empty() {
-        return Finding::yes(ACCEPTED, "Valid", "all of its values can be used");
+        return match inert {
+            [] => Finding::yes(ACCEPTED, "Valid", "all of its values can be used"),
+            _ => {
+                let message = format!("its values are valid, but Sluice does not act on {without}");
+                Finding::yes(ACCEPTED, "PartlyInForce", message)
+            }
+        };
     }
     let mut message = said(flaws);
     if spec.is_none() {
         message.push_str(". Until then nothing of this version is in force");
+    }
+    if !inert.is_empty() {
+        message.push_str(". Besides, Sluice does not act on ");
+        message.push_str(&without);
     }
     Finding::no(ACCEPTED, "InvalidSpec", message)
 }

@@ -492,3 +492,76 @@ fn a_scaled_object_concerns_whom_it_names_or_is_named_like_or_takes_the_workload
     assert!(concerns(&named, Kind::HttpScaledObject, "own", Some(&workload("else"))));
     assert!(!concerns(&named, Kind::InterceptorRoute, "own", None));
 }
+
+#[test]
+fn a_field_on_which_nothing_acts_is_named_and_does_no_harm() {
+    let route = |more: Value| -> InterceptorRoute {
+        let spec = json!({"target": {"service": "svc", "port": 80}, "scalingMetric": {"concurrency": {"targetValue": 1}}});
+        serde_json::from_value(json!({
+            "apiVersion": "http.keda.sh/v1beta1", "kind": "InterceptorRoute",
+            "metadata": {"name": "shop", "namespace": "ns"},
+            "spec": changed(spec, more),
+        }))
+        .unwrap()
+    };
+    let own = users("own", "app", trigger(json!({"interceptorRoute": "shop"})));
+    let service = service(json!({"port": 80}));
+    let scaled_objects = ScaledObjects::Known(vec![Arc::new(own)]);
+    let says = |object: InterceptorRoute| {
+        let checked = object.check();
+        let observed = ObservedRoute {
+            object: &object,
+            checked: &checked,
+            service: Some(&service),
+            scaled_objects: &scaled_objects,
+        };
+        let standing = route_standing(observed, &scaler());
+        (standing.ready(), standing.findings[0].clone())
+    };
+    let (_, accepted) = says(route(json!({})));
+    assert_eq!((accepted.truth, accepted.reason), (Truth::True, "Valid"));
+    let idle = json!({
+        "timeouts": {"request": "3s"}, "staticRoutes": [{"rules": [{}], "response": {"body": "x"}}],
+    });
+    let (ready, accepted) = says(route(idle.clone()));
+    assert_eq!((accepted.truth, accepted.reason), (Truth::True, "PartlyInForce"));
+    assert_eq!(
+        accepted.message,
+        "its values are valid, but Sluice does not act on spec.timeouts.request (the timeout of the gateway's route \
+         applies), spec.staticRoutes (their requests are treated like any other)"
+    );
+    assert_eq!((ready.truth, ready.reason), (Truth::True, "Reconciled"));
+    let ends = "; without effect: spec.timeouts.request, spec.staticRoutes";
+    assert!(ready.message.ends_with(ends), "{}", ready.message);
+
+    let (ready, accepted) = says(route(changed(idle, json!({"rules": [{"hosts": ["a b"]}]}))));
+    assert_eq!((ready.truth, accepted.reason), (Truth::False, "InvalidSpec"));
+    assert!(
+        ready.message.contains("Besides, Sluice does not act on spec.timeouts.request"),
+        "{}",
+        ready.message
+    );
+}
+
+#[test]
+fn the_fallback_of_an_http_scaled_object_is_named_too() {
+    let object = object(json!({"spec": {"coldStartTimeoutFailoverRef": {"service": "away", "port": 80}}}));
+    let checked = object.check();
+    let observed = Observed {
+        object: &object,
+        checked: &checked,
+        service: None,
+        scaled_objects: &ScaledObjects::Known(Vec::new()),
+        is_overridden: false,
+        scaler_answers: true,
+        workload_missing: false,
+    };
+    let standing = plan(observed, &scaler()).standing.unwrap();
+    let accepted = &standing.findings[0];
+    assert_eq!((accepted.truth, accepted.reason), (Truth::True, "PartlyInForce"));
+    assert!(
+        accepted.message.contains("spec.coldStartTimeoutFailoverRef (a request whose"),
+        "{}",
+        accepted.message
+    );
+}
