@@ -4,7 +4,9 @@
 //! A request is an object's only if its route leads to the object's Service, so the virtual hosts of such routes are
 //! all that there can be: for an object with hosts those that have one of them, for one without all. A route's
 //! virtual hosts are its hosts as far as its gateway has them. Where a gateway is not known, or may be another one
-//! than ours, its hosts count: to enable a virtual host that the gateway does not have does nothing.
+//! than ours, its hosts count: to enable a virtual host that the gateway does not have does nothing. So do those of a
+//! VirtualService that is not exported to the gateway's namespace, since an EnvoyFilter of the mesh's root namespace is
+//! for gateways in any; but it is said of them that they are not seen.
 
 mod domain;
 mod routes;
@@ -29,7 +31,23 @@ pub type Service = (String, String);
 
 /// The virtual hosts that lead to each Service.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Index(pub BTreeMap<Service, BTreeSet<Domain>>);
+pub struct Index {
+    /// Those that a gateway in the gateway's namespace has.
+    pub seen: BTreeMap<Service, BTreeSet<Domain>>,
+    /// Those of VirtualServices that are not exported to it, with one that has it each.
+    pub unseen: BTreeMap<Service, BTreeMap<Domain, Unseen>>,
+}
+
+/// A VirtualService that the gateway's namespace does not see.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unseen {
+    /// It, as `namespace/name`.
+    pub name: String,
+    /// The namespaces that see it, as it says it.
+    pub export_to: Vec<String>,
+    /// The one that does not.
+    pub from: String,
+}
 
 /// What is known of virtual hosts.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -61,6 +79,8 @@ pub struct Enabled {
     pub domains: BTreeSet<Domain>,
     /// No virtual host has these hosts of the object's.
     pub unmatched: Vec<Domain>,
+    /// These would, or would lead to the object without hosts that has no virtual host else.
+    pub unseen: BTreeMap<Domain, Unseen>,
 }
 
 // === impl Managed ===
@@ -83,21 +103,42 @@ impl Managed {
 impl Index {
     /// Where the filter has to be enabled for an object.
     pub fn enabled(&self, managed: &Managed) -> Enabled {
-        let all = self.0.get(&managed.service).into_iter().flatten();
+        let all = self.seen.get(&managed.service).into_iter().flatten();
+        let unseen = self.unseen.get(&managed.service).into_iter().flatten();
+        let unseen = unseen.map(|(domain, of)| (domain.clone(), of.clone()));
         if managed.hosts.is_empty() {
-            return Enabled { domains: all.cloned().collect(), unmatched: Vec::new() };
+            let domains = all.cloned().collect::<BTreeSet<_>>();
+            let unseen = unseen.filter(|_| domains.is_empty()).collect();
+            return Enabled { domains, unmatched: Vec::new(), unseen };
         }
         let has_one = |domain: &&Domain| managed.hosts.iter().any(|host| domain.meet(host).is_some());
         let domains = all.filter(has_one).cloned().collect::<BTreeSet<_>>();
         let is_unmatched = |host: &&Domain| domains.iter().all(|domain| domain.meet(host).is_none());
-        let unmatched = managed.hosts.iter().filter(is_unmatched).cloned().collect();
-        Enabled { domains, unmatched }
+        let unmatched: Vec<Domain> = managed.hosts.iter().filter(is_unmatched).cloned().collect();
+        let would_have =
+            |(domain, _): &(Domain, Unseen)| unmatched.iter().any(|it| it.meet(domain).is_some());
+        Enabled { unseen: unseen.filter(would_have).collect(), domains, unmatched }
     }
 
-    /// For all objects together.
+    /// For all objects together, the virtual hosts included that may be of no gateway.
     pub fn all<'a>(&self, managed: impl IntoIterator<Item = &'a Managed>) -> BTreeSet<Domain> {
-        managed.into_iter().flat_map(|managed| self.enabled(managed).domains).collect()
+        let mut all = BTreeSet::new();
+        for managed in managed {
+            all.extend(self.enabled(managed).domains);
+            let has_one = |domain: &&Domain| {
+                managed.hosts.is_empty() || managed.hosts.iter().any(|host| domain.meet(host).is_some())
+            };
+            let unseen = self.unseen.get(&managed.service).into_iter().flat_map(BTreeMap::keys);
+            all.extend(unseen.filter(has_one).cloned());
+        }
+        all
     }
+}
+
+/// Whether an object of Istio's that is in `own` may be seen from `from`, by its `exportTo`.
+pub fn is_exported(export_to: &[String], own: &str, from: &str) -> bool {
+    // Left out: as the mesh says, which is to all unless it says otherwise.
+    export_to.is_empty() || export_to.iter().any(|to| to == "*" || to == from || (to == "." && own == from))
 }
 
 /// The name of the EnvoyFilter that enables the filter.
@@ -132,7 +173,17 @@ pub fn finding(isolation: &Isolation, managed: &Managed, outcome: Option<&Outcom
         Isolation::Known(index) => index,
     };
     let (namespace, name) = &managed.service;
-    let Enabled { domains, unmatched } = index.enabled(managed);
+    let Enabled { domains, unmatched, unseen } = index.enabled(managed);
+    if let Some((_, Unseen { name: of, export_to, from })) = unseen.first_key_value() {
+        let message = format!(
+            "{} is in the VirtualService {of}, which is exported to {} and not to {from}: a gateway there has no virtual \
+             host of it. Add {from} to its exportTo; or, if the gateway is in another namespace, make that one \
+             SLUICE_GATEWAY_NAMESPACE",
+            said(unseen.keys()),
+            export_to.join(", "),
+        );
+        return Finding::no(FILTER_ENABLED, "NotExported", message);
+    }
     if domains.is_empty() {
         let hosts =
             if managed.hosts.is_empty() { String::new() } else { format!(" for {}", said(&managed.hosts)) };

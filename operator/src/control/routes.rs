@@ -113,7 +113,8 @@ fn read<K: Clone + Resource<DynamicType = ()> + 'static>(
     all.into_iter().filter_map(|it| it.0.as_ref().ok().cloned().map(Arc::new))
 }
 
-fn trim<K: Resource>(object: &mut K) {
+/// What nobody here looks at.
+pub(super) fn trim<K: Resource>(object: &mut K) {
     let metadata = object.meta_mut();
     metadata.managed_fields = None;
     // kubectl keeps the whole object in there once more.

@@ -1,6 +1,6 @@
 //! The objects that istiod makes virtual hosts of, as far as they say which hosts lead to which Service.
 
-use super::{Domain, Index, Service};
+use super::{Domain, Index, Service, Unseen, is_exported};
 use kube::{CustomResource, ResourceExt};
 use serde::{Deserialize, Serialize};
 use sluice_envoyfilter::{Binding, Settings};
@@ -22,12 +22,14 @@ const GATEWAY_NAME: &str = "gateway.networking.k8s.io/gateway-name";
     schema = "disabled",
     doc = "Routes of Istio's own API."
 )]
-#[serde(default)]
+#[serde(rename_all = "camelCase", default)]
 pub struct VirtualServiceSpec {
     /// Its hosts; none where another one delegates to it.
     pub hosts: Vec<String>,
     /// The Gateways that it is for, as `name` or `namespace/name`.
     pub gateways: Vec<String>,
+    /// The namespaces that see it; none: all.
+    pub export_to: Vec<String>,
     /// Its routes.
     pub http: Vec<VirtualServiceRoute>,
 }
@@ -231,7 +233,22 @@ impl Routes {
                 let (of, name) = gateway.split_once('/').unwrap_or((&namespace, gateway));
                 domains.extend(self.domains(Api::Istio, of, name, &namespace, &hosts, settings));
             }
-            add(&mut index, &domains, self.services(it, &namespace, &settings.scaler.cluster_domain));
+            let services = self.services(it, &namespace, &settings.scaler.cluster_domain);
+            if is_exported(&it.spec.export_to, &namespace, &settings.namespace) {
+                add(&mut index, &domains, services);
+                continue;
+            }
+            for service in services {
+                let unseen = index.unseen.entry(service).or_default();
+                unseen.extend(domains.iter().map(|domain| {
+                    let of = Unseen {
+                        name: format!("{namespace}/{}", it.name_any()),
+                        export_to: it.spec.export_to.clone(),
+                        from: settings.namespace.clone(),
+                    };
+                    (domain.clone(), of)
+                }));
+            }
         }
         for (namespace, it) in &self.api_routes {
             let any = [Domain::ANY.to_owned()];
@@ -348,7 +365,9 @@ impl Routes {
             let Some(delegate) = &route.delegate else { continue };
             let of = if delegate.namespace.is_empty() { namespace } else { delegate.namespace.as_str() };
             let is = |it: &&Arc<VirtualService>| {
-                it.namespace().as_deref() == Some(of) && it.metadata.name.as_deref() == Some(&*delegate.name)
+                it.namespace().as_deref() == Some(of)
+                    && it.metadata.name.as_deref() == Some(&*delegate.name)
+                    && is_exported(&it.spec.export_to, of, namespace)
             };
             let routes = self.virtual_services.iter().filter(is).flat_map(|it| &it.spec.http);
             let hosts = routes.flat_map(|route| &route.route).map(|it| &it.destination.host);
@@ -363,7 +382,7 @@ fn add(index: &mut Index, domains: &BTreeSet<Domain>, services: Vec<Service>) {
         return;
     }
     for service in services {
-        index.0.entry(service).or_default().extend(domains.iter().cloned());
+        index.seen.entry(service).or_default().extend(domains.iter().cloned());
     }
 }
 

@@ -34,7 +34,7 @@ fn http_route(spec: Value) -> (String, ApiRoute) {
 
 fn domains(routes: &Routes, settings: &Settings, service: &str) -> Vec<String> {
     let index = routes.index(settings);
-    let of = index.0.get(&("default".to_owned(), service.to_owned()));
+    let of = index.seen.get(&("default".to_owned(), service.to_owned()));
     of.into_iter().flatten().map(Domain::to_string).collect()
 }
 
@@ -45,7 +45,8 @@ fn managed(service: &str, hosts: &[&str]) -> Managed {
 
 fn index(domains: &[&str]) -> Index {
     let domains = domains.iter().map(|domain| Domain::new(domain)).collect();
-    Index(BTreeMap::from([(("default".to_owned(), "shop".to_owned()), domains)]))
+    let seen = BTreeMap::from([(("default".to_owned(), "shop".to_owned()), domains)]);
+    Index { seen, ..Index::default() }
 }
 
 #[test]
@@ -85,7 +86,7 @@ fn a_virtual_service_has_the_hosts_that_its_gateway_has() {
     let settings = Settings::default();
     assert_eq!(domains(&routes, &settings, "shop"), ["shop.example.com"]);
     assert_eq!(domains(&routes, &settings, "api"), ["*.example.com"]);
-    assert_eq!(routes.index(&settings).0.len(), 2);
+    assert_eq!(routes.index(&settings).seen.len(), 2);
 }
 
 #[test]
@@ -138,6 +139,75 @@ fn a_delegate_leads_where_its_root_has_hosts() {
     let virtual_services = vec![read("edge", "root", &root), read("default", "apps", &delegate)];
     let routes = Routes { virtual_services, ..Routes::default() };
     assert_eq!(domains(&routes, &Settings::default(), "shop"), ["shop.example.com"]);
+}
+
+/// A VirtualService of `default` that says who sees it.
+fn exported(name: &str, host: &str, export_to: Value) -> Arc<VirtualService> {
+    let spec = json!({
+        "hosts": [host], "gateways": ["edge/public"], "exportTo": export_to,
+        "http": [{"route": [{"destination": {"host": "shop"}}]}],
+    });
+    read("default", name, &spec)
+}
+
+#[test]
+fn what_the_gateways_namespace_does_not_see_is_told_apart() {
+    let of = |export_to: Value, namespace: &str| {
+        let virtual_services = vec![exported("a", "shop.example.com", export_to)];
+        let routes = Routes { virtual_services, ..Routes::default() };
+        domains(&routes, &Settings { namespace: namespace.to_owned(), ..Settings::default() }, "shop")
+    };
+    for seen in [json!([]), json!(["*"]), json!(["edge"]), json!([".", "edge"])] {
+        assert_eq!(of(seen.clone(), "edge"), ["shop.example.com"], "{seen}");
+    }
+    for unseen in [json!(["."]), json!(["other"])] {
+        assert_eq!(of(unseen.clone(), "edge"), [""; 0], "{unseen}");
+    }
+    assert_eq!(of(json!(["."]), "default"), ["shop.example.com"]);
+
+    let virtual_services = vec![
+        exported("private", "a.example.com", json!(["."])),
+        exported("public", "b.example.com", json!(["edge"])),
+    ];
+    let routes = Routes { virtual_services, ..Routes::default() };
+    let index = routes.index(&Settings { namespace: "edge".to_owned(), ..Settings::default() });
+    let said = |hosts: &[&str]| {
+        let known = Isolation::Known(Arc::new(index.clone()));
+        let finding = finding(&known, &managed("shop", hosts), Some(&Outcome::Applied));
+        (finding.reason, finding.message)
+    };
+    let (reason, message) = said(&["a.example.com", "b.example.com"]);
+    assert_eq!(reason, "NotExported");
+    let begins =
+        "a.example.com is in the VirtualService default/private, which is exported to . and not to edge:";
+    assert!(message.starts_with(begins), "{message}");
+    assert_eq!(said(&["a.example.com"]).0, "NotExported");
+    assert_eq!(said(&["b.example.com"]).0, "Enabled");
+    assert_eq!(said(&["c.example.com"]).0, "NoVirtualHost");
+    // The one that the gateway has is what there is for it.
+    assert_eq!(said(&[]), ("Enabled", "on the virtual hosts b.example.com".to_owned()));
+    // A gateway elsewhere may have the other one.
+    let texts = |hosts: &[&str]| {
+        index.all(&[managed("shop", hosts)]).iter().map(Domain::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(texts(&["a.example.com"]), ["a.example.com"]);
+    assert_eq!(texts(&[]), ["a.example.com", "b.example.com"]);
+}
+
+#[test]
+fn a_delegate_that_its_root_does_not_see_leads_nowhere() {
+    let root = json!({
+        "hosts": ["shop.example.com"], "gateways": ["edge/public"],
+        "http": [{"delegate": {"name": "apps", "namespace": "default"}}],
+    });
+    let of = |export_to: Value| {
+        let delegate =
+            json!({"exportTo": export_to, "http": [{"route": [{"destination": {"host": "shop"}}]}]});
+        let virtual_services = vec![read("edge", "root", &root), read("default", "apps", &delegate)];
+        domains(&Routes { virtual_services, ..Routes::default() }, &Settings::default(), "shop")
+    };
+    assert_eq!(of(json!(["edge"])), ["shop.example.com"]);
+    assert_eq!(of(json!(["."])), [""; 0]);
 }
 
 #[test]
