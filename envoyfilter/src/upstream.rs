@@ -118,6 +118,11 @@ impl Upstream {
         self.cluster().is_empty()
     }
 
+    /// Whether all of istiod's HTTP options of a cluster are replaced, whatever a DestinationRule has put there.
+    pub fn replaces_http_options(&self) -> bool {
+        self.http_options().is_some()
+    }
+
     /// What is merged into a cluster.
     fn cluster(&self) -> Map<String, Value> {
         let mut cluster = Map::new();

@@ -9,6 +9,7 @@ mod failure;
 mod gateway;
 mod http_scaled_object;
 mod interceptor_route;
+mod lag;
 mod routes;
 mod status;
 mod upstream;
@@ -17,6 +18,7 @@ mod wakes;
 use crate::{
     FIELD_MANAGER,
     envoy_filter::Outcome,
+    lag::Lags,
     lease::Reign,
     metrics::Metrics,
     pace::Pace,
@@ -28,7 +30,10 @@ use failure::Failure;
 use futures::{Stream, StreamExt, channel::mpsc};
 pub(crate) use gateway::Gateway;
 use gateway::{Following, Isolated};
-use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
+use k8s_openapi::api::{
+    core::v1::Service,
+    discovery::v1::{Endpoint, EndpointSlice},
+};
 use kube::{
     Api, Client, Resource, ResourceExt,
     core::DeserializeGuard,
@@ -86,6 +91,8 @@ struct Context {
     metrics: Arc<Metrics>,
     recorder: Recorder,
     pace: Mutex<Pace<Key>>,
+    /// How long wakes waited for the gateway's endpoints, as scalers said last.
+    lags: Mutex<Lags>,
     stores: Stores,
     /// Of ScaledObjects: KEDA may not be there.
     keda: watch::Receiver<State>,
@@ -95,6 +102,8 @@ struct Context {
     read: [watch::Receiver<State>; 3],
     /// Whose connections to apps are looked after.
     upstream: Option<Gateways>,
+    /// DestinationRules for the same Services.
+    rules: Option<upstream::Rules>,
     /// What became of EnvoyFilters, by name; nothing unless there is a gateway to look after.
     envoy_filters: Option<watch::Receiver<BTreeMap<String, Outcome>>>,
 }
@@ -178,6 +187,9 @@ pub(crate) async fn run(shared: &Shared, end: impl Future<Output = ()> + Send + 
         },
     ));
 
+    // Or an operator that starts would say first that nothing of them is lost.
+    states.extend(gateway.as_ref().map(|gateway| gateway.rules().state()));
+
     let mut end = std::pin::pin!(end);
     tokio::select! {
         () = settled(states) => {}
@@ -198,11 +210,13 @@ pub(crate) async fn run(shared: &Shared, end: impl Future<Output = ()> + Send + 
         metrics: Arc::clone(&shared.metrics),
         recorder: Recorder::new(shared.client.clone(), reporter),
         pace: Mutex::default(),
+        lags: Mutex::default(),
         stores,
         keda,
         isolation: gateway.as_ref().and_then(Following::isolated),
         read: [http, routes, services],
         upstream: shared.gateway.as_ref().map(Gateway::upstream),
+        rules: gateway.as_ref().map(Following::rules),
         envoy_filters: gateway.as_ref().map(Following::outcomes),
     });
     let (stop, stopped) = watch::channel(false);
@@ -223,6 +237,7 @@ pub(crate) async fn run(shared: &Shared, end: impl Future<Output = ()> + Send + 
         routes,
         stopped.clone(),
     ));
+    controllers.spawn(lag::follow(Arc::clone(&context), wakes.clone(), stopped.clone()));
     if let Some(gateway) = gateway {
         gateway.work(&context, &wakes, &mut controllers, &stopped);
     }
@@ -433,10 +448,12 @@ impl Context {
     }
 }
 
-/// `ready` that is not set counts as ready, as the API says.
 fn has_ready(slice: &EndpointSlice) -> bool {
-    slice.endpoints.iter().any(|endpoint| {
-        let ready = endpoint.conditions.as_ref().and_then(|conditions| conditions.ready);
-        ready.unwrap_or(true) && !endpoint.addresses.is_empty()
-    })
+    slice.endpoints.iter().any(is_ready)
+}
+
+/// `ready` that is not set counts as ready, as the API says.
+fn is_ready(endpoint: &Endpoint) -> bool {
+    let ready = endpoint.conditions.as_ref().and_then(|conditions| conditions.ready);
+    ready.unwrap_or(true) && !endpoint.addresses.is_empty()
 }

@@ -2,7 +2,7 @@
 //!
 //! What to do is decided in plain code, from what is known to what is to be written: [`plan`], [`standing`],
 //! [`lease`], [`pace`], [`envoy_filter`],
-//! [`isolation`]. The calls are made around it: `control` reads and writes objects, [`run`] starts and ends
+//! [`isolation`], [`lag`]. The calls are made around it: `control` reads and writes objects, [`run`] starts and ends
 //! everything.
 
 pub mod config;
@@ -10,6 +10,7 @@ mod control;
 pub mod envoy_filter;
 mod http;
 pub mod isolation;
+pub mod lag;
 pub mod lease;
 pub mod log;
 mod metrics;

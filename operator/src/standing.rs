@@ -26,8 +26,12 @@ pub const FILTER_ENABLED: &str = "FilterEnabled";
 /// Where an object says how the gateway connects to the app: whether the gateway does so.
 pub const UPSTREAM_APPLIED: &str = "UpstreamApplied";
 
+/// Of an app that has woken some times: whether the gateway heard of it soon enough. A request waits longer where it
+/// does not, and that is all: [`READY`] is none the less.
+pub const ENDPOINTS_PROMPT: &str = "EndpointsPrompt";
+
 /// Conditions of ours that not every object has: one that an object has no more goes.
-const SOMETIMES: [&str; 2] = [FILTER_ENABLED, UPSTREAM_APPLIED];
+const SOMETIMES: [&str; 3] = [FILTER_ENABLED, UPSTREAM_APPLIED, ENDPOINTS_PROMPT];
 
 /// Longest message that a condition's schema takes.
 const MAX_MESSAGE: usize = 32_768;
@@ -148,7 +152,8 @@ impl Finding {
 impl Standing {
     /// The sum of all findings: the first that is false, or else the first that is not known.
     pub fn ready(&self) -> Finding {
-        let first = |truth| self.findings.iter().find(|finding| finding.truth == truth);
+        let counts = |finding: &&Finding| finding.type_ != ENDPOINTS_PROMPT;
+        let first = |truth| self.findings.iter().filter(counts).find(|finding| finding.truth == truth);
         match first(Truth::False).or_else(|| first(Truth::Unknown)) {
             Some(finding) => Finding { type_: READY, ..finding.clone() },
             // The add-on's reason.

@@ -8,8 +8,11 @@
 //!          └─ else ─────────────────────────────▶ an EnvoyFilter of its name
 //! ```
 
+mod rules;
 #[cfg(test)]
 mod tests;
+
+pub use rules::{DestinationRule, DestinationRuleSpec, Lost, lost};
 
 use crate::{
     envoy_filter::{Outcome, Wanted},
@@ -26,6 +29,8 @@ use sluice_core::route::Kind;
 use sluice_envoyfilter as envoyfilter;
 use std::{cmp::Ordering, collections::BTreeMap};
 
+/// What is said of an object's settings that are in force at the cost of a DestinationRule's.
+pub const RULE_OVERRIDDEN: &str = "RuleOverridden";
 /// The longest name that an object can have.
 const MAX_NAME: usize = 253;
 
@@ -119,6 +124,11 @@ impl Claim {
         format!("{}-{digest:016x}", name.trim_end_matches(['-', '.']))
     }
 
+    /// The Service in full.
+    fn host(&self, gateways: &Gateways) -> String {
+        format!("{}.{}.svc.{}", self.target.service, self.namespace, gateways.cluster_domain)
+    }
+
     fn text(&self) -> String {
         format!("{} {}/{}", kind_name(self.kind), self.namespace, self.name)
     }
@@ -147,7 +157,7 @@ impl Claim {
             namespace: gateways.namespace.clone(),
             binding: gateways.binding.clone(),
             object: self.text(),
-            host: format!("{}.{}.svc.{}", self.target.service, self.namespace, gateways.cluster_domain),
+            host: self.host(gateways),
             port,
             upstream: settings(&self.upstream, protocol),
         };
@@ -226,8 +236,14 @@ where
     filters
 }
 
-/// What is to be said on an object. `outcome` is what became of its EnvoyFilter, if that is known.
-pub fn finding(standing: &Standing<'_>, target: &Target, outcome: Option<&Outcome>) -> Finding {
+/// What is to be said on an object. `outcome` is what became of its EnvoyFilter, if that is known; `lost`, what of
+/// DestinationRules is without effect by it.
+pub fn finding(
+    standing: &Standing<'_>,
+    target: &Target,
+    outcome: Option<&Outcome>,
+    lost: &[Lost],
+) -> Finding {
     let Target { service, .. } = target;
     match (standing, outcome) {
         (Standing::Unresolved, _) => {
@@ -251,7 +267,17 @@ pub fn finding(standing: &Standing<'_>, target: &Target, outcome: Option<&Outcom
         (Standing::InForce(name), Some(Outcome::Applied)) => {
             let message =
                 format!("the gateway connects to {service} as this object says: EnvoyFilter {name}");
-            Finding::yes(UPSTREAM_APPLIED, "Applied", message)
+            if lost.is_empty() {
+                return Finding::yes(UPSTREAM_APPLIED, "Applied", message);
+            }
+            let lost: Vec<String> = lost.iter().map(Lost::to_string).collect();
+            let message = format!(
+                "{message}. It replaces all HTTP options of the Service's clusters, so that this is without effect: \
+                 {}. To have it, say all in the DestinationRule, and leave sluice.dev/disable-keep-alives, \
+                 sluice.dev/idle-timeout and sluice.dev/http2 out",
+                lost.join("; ")
+            );
+            Finding::yes(UPSTREAM_APPLIED, RULE_OVERRIDDEN, message)
         }
         (Standing::InForce(_), Some(Outcome::Foreign(why))) => {
             Finding::no(UPSTREAM_APPLIED, "NotOurs", why.clone())

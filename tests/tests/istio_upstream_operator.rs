@@ -1,7 +1,7 @@
 //! What objects say of the connections to their apps, by the operator's hand: in the gateway, and gone again.
 
 use anyhow::{Context as _, Result, ensure};
-use k8s_openapi::api::{apps::v1::Deployment, core::v1::Service};
+use k8s_openapi::api::{apps::v1::Deployment, core::v1::Service, events::v1::Event};
 use kube::{
     Api, ResourceExt,
     api::{DeleteParams, ListParams, Patch, PatchParams},
@@ -270,5 +270,82 @@ fn the_operators_environment_says_it_for_all() {
         cluster_is(&world, &shop, "as istiod says", |now| now["connect_timeout"] == "10s").await?;
         filters_are(&world, 1).await?;
         Ok(())
+    });
+}
+
+/// The HTTP options of a cluster are replaced as a whole. What a DestinationRule has put there and is lost by it is
+/// said where the user looks, and comes back with the annotation's end.
+#[test]
+fn what_a_destination_rule_loses_is_told() {
+    operator::run("rules", Options::default(), async |world, _| {
+        let app = world.app("shop").await?;
+        let rule = |http: Value| {
+            json!({
+                "apiVersion": "networking.istio.io/v1",
+                "kind": "DestinationRule",
+                "metadata": {"name": "shop", "namespace": world.namespace},
+                "spec": {"host": "shop", "trafficPolicy": {"connectionPool": {
+                    "http": http,
+                    "tcp": {"maxConnectionDuration": "1h", "connectTimeout": "4s"},
+                }}},
+            })
+        };
+        world
+            .cluster
+            .apply(&[rule(json!({"idleTimeout": "30s", "maxRequestsPerConnection": 5, "maxRetries": 4}))])
+            .await?;
+        let common = |now: &Value| {
+            now["typed_extension_protocol_options"][HTTP_OPTIONS]["common_http_protocol_options"].clone()
+        };
+        let ruled = json!({
+            "idle_timeout": "30s", "max_requests_per_connection": 5, "max_connection_duration": "3600s",
+        });
+        cluster_is(&world, &app, "as the rule says", |now| common(now) == ruled).await?;
+
+        // Field by field: nothing is lost, and nothing said of it.
+        annotate(&world, "shop", json!({"sluice.dev/connect-timeout": "2s"})).await?;
+        cluster_is(&world, &app, "merged", |now| now["connect_timeout"] == "2s" && common(now) == ruled)
+            .await?;
+        condition_is(&world, "shop", "UpstreamApplied", Some(("True", "Applied"))).await?;
+
+        annotate(&world, "shop", json!({"sluice.dev/idle-timeout": "1m"})).await?;
+        let ours = json!({"idle_timeout": "60s"});
+        cluster_is(&world, &app, "without what the rule says", |now| common(now) == ours).await?;
+        let words = condition_is(&world, "shop", "UpstreamApplied", Some(("True", "RuleOverridden"))).await?;
+        let at = "spec.trafficPolicy.connectionPool";
+        let lost = format!(
+            "{at}.http.maxRequestsPerConnection, {at}.tcp.maxConnectionDuration of the DestinationRule {}/shop",
+            world.namespace
+        );
+        ensure!(words.contains(&lost), "{words}");
+        let events = Api::<Event>::namespaced(world.cluster.client(), &world.namespace);
+        wait::until("a Warning of it", async || {
+            let all = events.list(&ListParams::default()).await.map_err(|error| error.to_string())?;
+            let is = |it: &Event| {
+                (it.reason.as_deref(), it.type_.as_deref()) == (Some("RuleOverridden"), Some("Warning"))
+                    && it.note.as_ref().is_some_and(|note| note.contains(&lost))
+            };
+            let said = all.iter().any(is);
+            if said { Ok(()) } else { Err(format!("{:?}", all.items)) }
+        })
+        .await?;
+
+        // The rule says it no more; then it says it again, and the object does not.
+        world.cluster.apply(&[rule(json!({"idleTimeout": "30s", "maxRetries": 4}))]).await?;
+        wait::until("only the other field to be named", async || {
+            let object = objects(&world).get("shop").await.map_err(|error| error.to_string())?;
+            let conditions = object.status.map(|status| status.conditions).unwrap_or_default();
+            let said = conditions.iter().any(|it| {
+                it.reason == "RuleOverridden"
+                    && it.message.contains("tcp.maxConnectionDuration")
+                    && !it.message.contains("maxRequestsPerConnection")
+            });
+            if said { Ok(()) } else { Err(format!("{conditions:?}")) }
+        })
+        .await?;
+        annotate(&world, "shop", json!({"sluice.dev/idle-timeout": null})).await?;
+        condition_is(&world, "shop", "UpstreamApplied", Some(("True", "Applied"))).await?;
+        let ruled = json!({"idle_timeout": "30s", "max_connection_duration": "3600s"});
+        cluster_is(&world, &app, "as the rule says", |now| common(now) == ruled).await
     });
 }

@@ -1,6 +1,6 @@
 //! The gateway: what it is to have, by the operator's settings and by objects, and who brings it about.
 
-use super::{Context, Shared, envoy_filters::Keeper, routes::Followed, start, wakes::Wakes};
+use super::{Context, Shared, envoy_filters::Keeper, routes::Followed, start, upstream::Rules, wakes::Wakes};
 use crate::{
     envoy_filter::{EnvoyFilter, Outcome, Part, Wanted, Wants},
     isolation::{self, Isolation, Managed},
@@ -53,6 +53,7 @@ pub(super) struct Following {
     /// What virtual hosts are made of, with isolation.
     routes: Option<Followed>,
     isolation: watch::Sender<Isolation>,
+    rules: Rules,
 }
 
 /// Where the filter is enabled.
@@ -106,7 +107,13 @@ impl Following {
         let outcomes = watch::Sender::new(BTreeMap::new());
         let routes = gateway.settings.isolation.then(|| Followed::start(shared, tasks, &woken));
         let isolation = watch::Sender::new(Isolation::Unread);
-        Self { gateway: gateway.clone(), store, state, changed, woken, outcomes, routes, isolation }
+        let rules = Rules::start(shared, tasks);
+        Self { gateway: gateway.clone(), store, state, changed, woken, outcomes, routes, isolation, rules }
+    }
+
+    /// DestinationRules for the same Services.
+    pub(super) fn rules(&self) -> Rules {
+        self.rules.clone()
     }
 
     /// To be told of what changes in objects.
@@ -134,7 +141,8 @@ impl Following {
         stopped: &watch::Receiver<bool>,
     ) {
         let (wants, wanted) = Wants::new();
-        let Self { gateway, store, state, changed, woken, outcomes, routes, isolation } = self;
+        let Self { gateway, store, state, changed, woken, outcomes, routes, isolation, rules } = self;
+        controllers.spawn(until(stopped, rules.tell(wakes.clone())));
         controllers.spawn(until(stopped, tell(outcomes.subscribe(), wakes.clone())));
         controllers.spawn(until(stopped, tell(isolation.subscribe(), wakes.clone())));
         for state in routes.iter().flat_map(Followed::states) {

@@ -85,13 +85,19 @@ pub(super) async fn reconcile(
     standing.findings.extend(context.isolated(&namespace, target, checked.0.as_ref()));
     standing.findings.extend(context.upstream_of_http(object));
     let status = object.status.as_ref();
+    let conditions = status.map(|status| status.conditions.as_slice()).unwrap_or_default();
+    // The other object of its name has the requests, and says how they fare.
+    if !is_overridden {
+        standing.findings.extend(context.prompt(Kind::HttpScaledObject, &namespace, &name, conditions));
+    }
     let written = Written {
         generation: status.and_then(|status| status.observed_generation),
-        conditions: status.map(|status| status.conditions.as_slice()).unwrap_or_default(),
+        conditions,
         target_workload: status.and_then(|status| status.target_workload.as_deref()),
         target_service: status.and_then(|status| status.target_service.as_deref()),
     };
     context.report(&*guarded, written, &standing).await?;
+    context.warn_of_rules(&*guarded, conditions, &standing).await;
     refused.map_or(Ok(again), Err)
 }
 

@@ -40,11 +40,14 @@ pub(super) async fn reconcile(
     standing.findings.extend(context.isolated(&namespace, &object.spec.target.service, spec));
     standing.findings.extend(context.upstream_of_route(object));
     let status = object.status.as_ref();
+    let conditions = status.map(|status| status.conditions.as_slice()).unwrap_or_default();
+    standing.findings.extend(context.prompt(Kind::InterceptorRoute, &namespace, &name, conditions));
     let written = Written {
         generation: status.and_then(|status| status.observed_generation),
-        conditions: status.map(|status| status.conditions.as_slice()).unwrap_or_default(),
+        conditions,
         ..Written::default()
     };
     context.report(&*guarded, written, &standing).await?;
+    context.warn_of_rules(&*guarded, conditions, &standing).await;
     Ok(Action::await_change())
 }

@@ -1,15 +1,89 @@
 //! How the gateway connects to apps, by what the stores know.
 
-use super::{Context, Guarded};
+use super::{Context, Guarded, Shared, start, status::Ours, wakes::Wakes};
 use crate::{
     envoy_filter::Wanted,
-    standing::Finding,
-    upstream::{self, Claim, Gateways},
+    standing::{Finding, Standing, UPSTREAM_APPLIED},
+    upstream::{self, Claim, DestinationRule, DestinationRuleSpec, Gateways, Lost, RULE_OVERRIDDEN},
+    watch::{News, State},
 };
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::{ResourceExt, runtime::reflector::ObjectRef};
+use k8s_openapi::{
+    api::core::v1::Service,
+    apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta},
+};
+use kube::{
+    Api, ResourceExt,
+    runtime::{
+        events::EventType,
+        reflector::{ObjectRef, Store, store},
+        watcher,
+    },
+};
 use sluice_api::{HttpScaledObject, InterceptorRoute, upstream::Upstream};
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
+use tokio::{
+    sync::{Notify, watch},
+    task::JoinSet,
+};
+
+/// Several rules that change together are one reason to look at objects.
+const SETTLE: Duration = Duration::from_millis(100);
+
+/// DestinationRules, of which something may be lost.
+#[derive(Clone)]
+pub(super) struct Rules {
+    store: Store<Guarded<DestinationRule>>,
+    state: watch::Receiver<State>,
+    changed: Arc<Notify>,
+}
+
+// === impl Rules ===
+
+impl Rules {
+    /// Follows them as one of `tasks`, in all namespaces. Without the right to do so nothing is said of them, beside
+    /// the log's word.
+    pub(super) fn start(shared: &Shared, tasks: &mut JoinSet<()>) -> Self {
+        let (store, writer) = store();
+        let changed = Arc::new(Notify::new());
+        let told = Arc::clone(&changed);
+        let all = Api::<Guarded<DestinationRule>>::all(shared.client.clone());
+        let trim = |rule: &mut Guarded<DestinationRule>| super::routes::trim(rule);
+        let state = start(tasks, all, &watcher::Config::default(), trim, writer, move |news| {
+            match news {
+                // Most of a rule is nothing to us.
+                News::One(old, new) if spec(old) == spec(new) => {}
+                News::One(..) | News::All => told.notify_one(),
+            }
+        });
+        Self { store, state, changed }
+    }
+
+    /// How their reading fares.
+    pub(super) fn state(&self) -> watch::Receiver<State> {
+        self.state.clone()
+    }
+
+    /// Has all objects looked at when something has changed.
+    pub(super) async fn tell(self, wakes: Wakes) {
+        loop {
+            self.changed.notified().await;
+            tokio::time::sleep(SETTLE).await;
+            wakes.all();
+        }
+    }
+
+    /// What of them is without effect while `claim` is in force.
+    fn lost(&self, claim: &Claim, service: Option<&Service>, gateways: &Gateways) -> Vec<Lost> {
+        let all = self.store.state();
+        upstream::lost(claim, service, all.iter().filter_map(|it| it.0.as_ref().ok()), gateways)
+    }
+}
+
+fn spec(rule: Option<&Guarded<DestinationRule>>) -> Option<&DestinationRuleSpec> {
+    Some(&rule?.0.as_ref().ok()?.spec)
+}
+
+// === impl Context ===
 
 impl Context {
     /// The EnvoyFilters of all objects; `None` as long as not everything is read that they follow from.
@@ -48,8 +122,25 @@ impl Context {
         });
         let service = self.service(&claim.namespace, &claim.target.service);
         let standing = upstream::stands(&claim, &all, service.as_deref());
+        let lost = self.rules.as_ref().map(|rules| rules.lost(&claim, service.as_deref(), gateways));
+        let lost = lost.unwrap_or_default();
         let outcomes = self.envoy_filters.as_ref()?.borrow();
-        Some(upstream::finding(&standing, &claim.target, outcomes.get(&claim.filter_name())))
+        Some(upstream::finding(&standing, &claim.target, outcomes.get(&claim.filter_name()), &lost))
+    }
+
+    /// Tells people of what is lost of a DestinationRule, unless the object's conditions said so `before`.
+    pub(super) async fn warn_of_rules<K: Ours>(
+        &self,
+        object: &Guarded<K>,
+        before: &[Condition],
+        standing: &Standing,
+    ) {
+        let is = |it: &&Finding| it.type_ == UPSTREAM_APPLIED && it.reason == RULE_OVERRIDDEN;
+        let Some(finding) = standing.findings.iter().find(is) else { return };
+        if before.iter().any(|it| it.type_ == UPSTREAM_APPLIED && it.message == finding.message) {
+            return;
+        }
+        self.tell(object, EventType::Warning, RULE_OVERRIDDEN, "Reconcile", finding.message.clone()).await;
     }
 
     /// The claims of objects whose namespace and Service are `wanted`.

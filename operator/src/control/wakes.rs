@@ -112,6 +112,27 @@ impl Wakes {
         wake_all(&self.http, &self.stores.http, |_| true);
     }
 
+    /// Something is known of an object that the API server does not tell.
+    pub(super) fn one(&self, kind: Kind, namespace: &str, name: &str) {
+        fn one<K>(queue: &UnboundedSender<ReconcileRequest<K>>, store: &Store<K>, object: ObjectRef<K>)
+        where
+            K: Resource<DynamicType = ()> + Clone + 'static,
+        {
+            // Of a namespace that is looked after.
+            if store.get(&object).is_some() {
+                wake(queue, object);
+            }
+        }
+        match kind {
+            Kind::HttpScaledObject => {
+                one(&self.http, &self.stores.http, ObjectRef::new(name).within(namespace));
+            }
+            Kind::InterceptorRoute => {
+                one(&self.routes, &self.stores.routes, ObjectRef::new(name).within(namespace));
+            }
+        }
+    }
+
     fn gateway(&self) {
         if let Some(gateway) = &self.gateway {
             gateway.notify_one();

@@ -44,6 +44,17 @@ fn ready_is_the_first_that_is_false_then_the_first_that_is_unknown() {
 }
 
 #[test]
+fn late_endpoints_are_said_and_are_no_reason_not_to_be_ready() {
+    let late = Finding::no(ENDPOINTS_PROMPT, "Late", "by far");
+    let standing = standing(vec![Finding::yes(ACCEPTED, "Valid", "fine"), late]);
+    assert_eq!(standing.ready().truth, Truth::True);
+    let conditions = conditions(&standing.update(Written::default(), time(0)).unwrap());
+    let said = |it: &Condition| (it.type_.clone(), it.status.clone());
+    assert_eq!(said(&conditions[0]), (READY.to_owned(), "True".to_owned()));
+    assert_eq!(said(&conditions[2]), (ENDPOINTS_PROMPT.to_owned(), "False".to_owned()));
+}
+
+#[test]
 fn what_is_written_already_is_not_written_again() {
     let standing = standing(vec![Finding::yes(ACCEPTED, "Valid", "fine")]);
     let update = standing.update(Written::default(), time(0)).unwrap();

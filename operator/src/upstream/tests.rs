@@ -3,7 +3,7 @@ use k8s_openapi::api::core::v1::{ServicePort, ServiceSpec};
 use serde_json::{Value, json};
 use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
-fn gateways() -> Gateways {
+pub(super) fn gateways() -> Gateways {
     Gateways {
         namespace: "istio-system".to_owned(),
         binding: envoyfilter::Binding::selector(["istio=ingressgateway"]).unwrap(),
@@ -12,7 +12,7 @@ fn gateways() -> Gateways {
     }
 }
 
-fn service(app_protocol: Option<&str>) -> Service {
+pub(super) fn service(app_protocol: Option<&str>) -> Service {
     let port = |name: &str, port, app_protocol: Option<&str>| ServicePort {
         name: Some(name.to_owned()),
         port,
@@ -36,7 +36,7 @@ fn http(name: &str, created: &str, annotations: Value) -> HttpScaledObject {
     serde_json::from_value(object).unwrap()
 }
 
-fn claim(name: &str, created: &str, annotations: Value) -> Claim {
+pub(super) fn claim(name: &str, created: &str, annotations: Value) -> Claim {
     Claim::of_http(&http(name, created, annotations), false, &Upstream::default()).unwrap()
 }
 
@@ -169,7 +169,7 @@ fn what_became_of_it_is_said() {
     let claim = claim("shop", "2026-01-01", json!({"sluice.dev/max-connections": "1"}));
     let in_force = Standing::InForce("sluice-x".to_owned());
     let said = |standing: &Standing<'_>, outcome: Option<Outcome>| {
-        let finding = finding(standing, &claim.target, outcome.as_ref());
+        let finding = finding(standing, &claim.target, outcome.as_ref(), &[]);
         assert_eq!(finding.type_, UPSTREAM_APPLIED);
         (finding.truth.as_str(), finding.reason, finding.message)
     };
@@ -188,4 +188,9 @@ fn what_became_of_it_is_said() {
     assert!(words.starts_with("HTTPScaledObject default/shop is older"), "{words}");
     assert_eq!(said(&Standing::Same(&other), None).0, "True");
     assert_eq!(said(&Standing::Unresolved, None).0, "Unknown");
+    // What is lost of a DestinationRule is no reason not to be ready, and said.
+    let lost = [Lost { rule: "default/shop".to_owned(), fields: vec!["spec.x".to_owned()] }];
+    let told = finding(&in_force, &claim.target, Some(&Outcome::Applied), &lost);
+    assert_eq!((told.truth.as_str(), told.reason), ("True", RULE_OVERRIDDEN));
+    assert!(told.message.contains("spec.x of the DestinationRule default/shop"), "{}", told.message);
 }
