@@ -155,16 +155,15 @@ fn number(headers: Headers) -> u32 {
     }
 }
 
-/// A serialized `envoy.config.core.v3.GrpcService` with `envoy_grpc.cluster_name` and, if there is one, `.authority`.
+/// A serialized `envoy.config.core.v3.GrpcService` with `envoy_grpc.cluster_name` and `.authority`.
 ///
 /// Never the bare name: Envoy first tries to parse the bytes as that message, and a name that happens to parse
 /// (`empty` does) leaves its target unset, which aborts the whole process.
-fn grpc_service(cluster: &[u8], authority: Option<&[u8]>) -> Vec<u8> {
-    let mut envoy_grpc = Vec::with_capacity(cluster.len().saturating_mul(2).saturating_add(8));
+fn grpc_service(cluster: &[u8], authority: &[u8]) -> Vec<u8> {
+    let size = cluster.len().saturating_add(authority.len()).saturating_add(8);
+    let mut envoy_grpc = Vec::with_capacity(size);
     field(&mut envoy_grpc, 1, cluster);
-    if let Some(authority) = authority {
-        field(&mut envoy_grpc, 2, authority);
-    }
+    field(&mut envoy_grpc, 2, authority);
     let mut service = Vec::with_capacity(envoy_grpc.len().saturating_add(8));
     field(&mut service, 1, &envoy_grpc);
     service
@@ -262,12 +261,9 @@ impl Host for Envoy {
         };
     }
 
-    fn look(&mut self, cluster: &[u8]) -> bool {
+    fn look(&mut self, cluster: &[u8], host: &[u8]) -> bool {
         const NAME: &str = "sluice.Look";
-        // Without an authority Envoy takes the cluster's name. Over an HTTP/2 connection that is open already the headers
-        // do leave, with the reset behind them; for istiod's names, whose bars no authority may have, servers refuse them
-        // unseen.
-        let service = grpc_service(cluster, None);
+        let service = grpc_service(cluster, wire::look_authority(cluster, host));
         let metadata = 0u32.to_le_bytes();
         let mut token = 0;
         // SAFETY: pointers and lengths of live slices, and a place of our own for the answer.
@@ -298,7 +294,7 @@ impl Host for Envoy {
     fn open_link(&mut self, cluster: &[u8]) -> Option<StreamToken> {
         const SERVICE: &str = "sluice.link.v1.Link";
         const METHOD: &str = "Connect";
-        let service = grpc_service(cluster, Some(wire::authority(cluster)));
+        let service = grpc_service(cluster, wire::authority(cluster));
         let metadata = 0u32.to_le_bytes();
         let mut token = 0;
         // SAFETY: pointers and lengths of live slices, and a place of our own for the answer.

@@ -91,8 +91,9 @@ pub trait Host {
     /// Answers a request.
     fn reply(&mut self, reply: &Reply);
 
-    /// Whether a request to `cluster` would find a host, now, on this worker. No request reaches anybody.
-    fn look(&mut self, cluster: &[u8]) -> bool;
+    /// Whether a request to `cluster` would find a host, now, on this worker. Should it have to open a connection,
+    /// that is one for requests that ask for `host` (see [`crate::wire::look_authority`]).
+    fn look(&mut self, cluster: &[u8], host: &[u8]) -> bool;
 
     /// Opens a stream of `sluice.link.v1.Link/Connect` to a cluster.
     fn open_link(&mut self, cluster: &[u8]) -> Option<StreamToken>;

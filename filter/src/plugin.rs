@@ -111,16 +111,20 @@ impl<H: Host> Request for Asked<'_, H> {
 }
 
 impl<H: Host> Looks for Asked<'_, H> {
-    fn usable(&mut self, cluster: &[u8]) -> bool {
+    fn usable(&mut self, cluster: &[u8], host: &[u8]) -> bool {
         self.stats.looked(self.request.host());
-        self.request.host().look(cluster)
+        self.request.host().look(cluster, host)
+    }
+
+    fn host(&mut self) -> &[u8] {
+        wire::host(self.request.authority())
     }
 }
 
 impl<H: Host> Looks for Looking<'_, H> {
-    fn usable(&mut self, cluster: &[u8]) -> bool {
+    fn usable(&mut self, cluster: &[u8], host: &[u8]) -> bool {
         self.stats.looked(self.host);
-        self.host.look(cluster)
+        self.host.look(cluster, host)
     }
 }
 

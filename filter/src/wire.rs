@@ -28,8 +28,28 @@ pub enum RouteError {
 /// have `|` in them, for which HTTP/2 servers reset the stream. The host at their end is a name for sure.
 pub fn authority(cluster: &[u8]) -> &[u8] {
     let host = cluster.rsplit(|byte| *byte == b'|').next().unwrap_or_default();
-    let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b':');
-    if !host.is_empty() && host.iter().all(allowed) { host } else { b"sluice" }
+    if is_host(host) { host } else { b"sluice" }
+}
+
+/// A request's authority, for looks to give as theirs; empty if it is not what an authority looks like.
+pub fn host(authority: &[u8]) -> &[u8] {
+    if is_host(authority) { authority } else { b"" }
+}
+
+/// What a look at a cluster gives as `:authority`.
+///
+/// Where a cluster's SNI is the request's host, Envoy reads it from here: so the connection that a look opens is
+/// one for requests. Over one that is open already a look leaves, and that has to be a proper request with a reset
+/// behind it: an Envoy at the other end (a sidecar) takes an authority with `|` for reason to end the HTTP/2
+/// connection, with all that is on it.
+pub fn look_authority<'a>(cluster: &'a [u8], host: &'a [u8]) -> &'a [u8] {
+    if host.is_empty() { authority(cluster) } else { host }
+}
+
+fn is_host(host: &[u8]) -> bool {
+    let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b".-_:[]".contains(byte);
+    // DNS names end at 253 bytes, and ports at six.
+    (1..=259).contains(&host.len()) && host.iter().all(allowed)
 }
 
 /// A hello of a worker that began to count `age` ago.
@@ -166,5 +186,28 @@ mod tests {
         for none in [&b""[..], b"a|", b"my scaler", b"a/b", b"\xff"] {
             assert_eq!(authority(none), b"sluice");
         }
+    }
+
+    #[test]
+    fn a_look_asks_for_the_requests_host_if_that_is_one() {
+        let longest = [b'a'; 259];
+        for authority in [
+            &b"shop.example.com"[..],
+            b"Shop.Example.COM:8443",
+            b"my_shop",
+            b"[::1]:80",
+            b"10.0.0.1",
+            &longest,
+        ] {
+            assert_eq!(host(authority), authority);
+        }
+        let too_long = [b'a'; 260];
+        for none in [&b""[..], b"a b", b"a\r\nb", b"a\0", b"user@shop", b"a|b", b"a/b", b"\xff", &too_long] {
+            assert_eq!(host(none), b"", "{}", none.escape_ascii());
+        }
+        let istios = b"outbound|80||shop.shop.svc.cluster.local";
+        assert_eq!(look_authority(istios, b"shop.example.com:80"), b"shop.example.com:80");
+        assert_eq!(look_authority(istios, b""), b"shop.shop.svc.cluster.local");
+        assert_eq!(look_authority(b"a b", b""), b"sluice");
     }
 }

@@ -123,6 +123,18 @@ fn a_warm_request_costs_few_calls_and_says_that_it_was_warm() {
     assert_eq!(header(&bed.envoy.requests[&first].request, "x-envoy-retry-on"), None);
 }
 
+#[test]
+fn a_look_goes_by_the_authority_of_the_request_if_that_is_one() {
+    let (mut bed, token) = asleep(CONFIG);
+    bed.request(b"app:8080", "app");
+    bed.ready(token, 7);
+    assert_eq!(bed.envoy.looks, [(b"app".to_vec(), b"app:8080".to_vec())]);
+    // Without a table every host has a lane.
+    let mut bed = Bed::new(CONFIG);
+    bed.request(b"a\x01b", "app");
+    assert_eq!(bed.envoy.looks, [(b"app".to_vec(), b"".to_vec())]);
+}
+
 const SAMPLED: &str = r#"{"scalers": ["scaler-0"], "sampleLabels": true}"#;
 
 /// Sends a row of closely following requests that are answered 204 and 500 by turns, then one 20 ms later, and gives

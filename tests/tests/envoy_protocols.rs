@@ -1,8 +1,10 @@
 //! What else than a plain HTTP/1.1 request is held and released.
 
 use futures::{SinkExt as _, StreamExt as _};
+use serde_json::json;
 use sluice_tests::{
     bed::Bed,
+    envoy::{LISTENER, Upstream},
     http::{self, Http2},
     objects::Target,
 };
@@ -115,4 +117,30 @@ async fn a_websocket_is_held_and_released() {
         .unwrap();
     socket.close(None).await.unwrap();
     bed.until_route(&target, "nothing in flight", |route| route.in_flight == 0).await.unwrap();
+}
+
+/// A sidecar is an Envoy as well, and one on whose HTTP/2 connection something comes that is no proper request ends the
+/// connection, and with it the request that follows the look.
+#[tokio::test]
+async fn looks_leave_an_http2_connection_to_another_envoy_alone() {
+    const REQUESTS: u64 = 50;
+    let target = Target::new("app");
+    let sidecar = Bed::of(std::slice::from_ref(&target)).plain().start().await.unwrap();
+    let app = sidecar.start_app().await.unwrap();
+    sidecar.set_endpoints(&target, &[app.address()]).unwrap();
+    sidecar.until_usable(&target, 1).await.unwrap();
+    // Looks are all there is without a scaler.
+    let bed = Bed::of(std::slice::from_ref(&target)).scalers(0).plugin("quiet", json!("1ms"));
+    let bed = bed.upstream(Upstream::Http2).start().await.unwrap();
+    bed.set_endpoints(&target, &[sidecar.envoy.address()]).unwrap();
+    bed.until_usable(&target, 1).await.unwrap();
+    let mut looks = 0;
+    for number in 0..REQUESTS {
+        let answer = bed.get(&target, "/").await.unwrap();
+        assert_eq!(answer.status, 200, "request {number}: {}", answer.text());
+        looks = bed.envoy.stat("wasmcustom.sluice_looks_total").await.unwrap();
+    }
+    assert!(looks > REQUESTS / 2, "{looks} looks");
+    let connections = format!("http.{LISTENER}.downstream_cx_total");
+    assert_eq!(sidecar.envoy.stat(&connections).await.unwrap(), 1);
 }

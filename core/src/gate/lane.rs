@@ -26,6 +26,13 @@ const LEFT_OVER: Duration = Duration::from_millis(25);
 /// How long the gateway may list endpoints of an app that fell asleep, and get news of one that woke: istiod's longest
 /// debounce.
 const LET_GO: Duration = Duration::from_secs(10);
+/// While nobody waits: how long after "not ready" a look finds out whether the last endpoints are gone, and
+/// then after each doubling of that time. The scaler's own EDS takes them away after 100 ms, and so does istiod
+/// at the earliest.
+const GONE_BY: Duration = Duration::from_millis(125);
+/// How long a lane's host stays at least: for each cluster and host that it was asked about, Envoy keeps a gRPC
+/// client for 50 s, and clients choose the hosts where a route has wildcards.
+const HOST_STAYS: Duration = Duration::from_secs(10);
 /// A spell without requests that is worth a look, while the gateway may still be getting news of a wake.
 const UNSETTLED: Duration = Duration::from_millis(1);
 /// Between two batches of releases of one lane: the host's shortest tick.
@@ -37,6 +44,17 @@ pub(super) enum Phase {
     Closed,
 }
 
+/// The endpoints from before the app fell asleep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Last {
+    /// They may be there. Who waits looks.
+    Unknown,
+    /// They were there when it fell asleep: somebody looks for when they are gone, even while nobody waits.
+    Watched,
+    /// A look has found nothing since: what is there now came after that.
+    Gone,
+}
+
 #[derive(Debug)]
 pub(super) struct Lane {
     /// The route's slot; `u32::MAX` without a route table.
@@ -44,6 +62,9 @@ pub(super) struct Lane {
     /// The route that had the slot when the lane was made: slots are given away again.
     pub(super) route: Option<RouteId>,
     pub(super) cluster: Box<[u8]>,
+    /// That of a request which looked or waited first, for looks to go by; empty before there was one.
+    pub(super) host: Box<[u8]>,
+    host_since: Instant,
     pub(super) queue: Queue,
     /// Requests that were let through and have not ended.
     pub(super) forwarded: u32,
@@ -59,8 +80,8 @@ pub(super) struct Lane {
     pub(super) due: Option<Instant>,
     /// Since when the scaler says "ready" and no look has agreed yet.
     awaited_since: Option<Instant>,
-    /// A look has found nothing since the app fell asleep: what is there now came after that.
-    seen_empty: bool,
+    last: Last,
+    looked_at: Instant,
 }
 
 // === impl Lane ===
@@ -71,6 +92,8 @@ impl Lane {
             slot,
             route,
             cluster: cluster.into(),
+            host: Box::default(),
+            host_since: Instant::default(),
             queue: Queue::default(),
             forwarded: 0,
             // Nothing is known: the first request looks.
@@ -81,7 +104,8 @@ impl Lane {
             orphaned: false,
             due: None,
             awaited_since: None,
-            seen_empty: false,
+            last: Last::Unknown,
+            looked_at: Instant::default(),
         }
     }
 
@@ -113,10 +137,24 @@ impl Lane {
         self.queue.len() == 0 && !word.forbids()
     }
 
+    /// A request for `host` is about to look, or to wait with nobody before it.
+    pub(super) fn asked_for(&mut self, now: Instant, host: &[u8]) {
+        let may_change = self.host.is_empty() || now.since(self.host_since) >= HOST_STAYS;
+        if may_change && !host.is_empty() && *self.host != *host {
+            self.host = host.into();
+            self.host_since = now;
+        }
+    }
+
     /// The first of a queue begins to wait.
     pub(super) fn begins_to_wait(&mut self, now: Instant, word: Word) {
         if word.forbids() {
-            self.next_look = now.after(self.while_asleep(now, word));
+            self.next_look = if self.may_list_the_last(now, word) {
+                // At once: the new endpoints may be there before the next look, and then nobody knows which they are.
+                self.looked_at.after(LEFT_OVER).max(now)
+            } else {
+                now.after(SLOW)
+            };
         }
     }
 
@@ -124,10 +162,10 @@ impl Lane {
     pub(super) fn hinted(&mut self, now: Instant, hint: Hint) {
         match hint {
             Hint::NotReady => {
+                self.last = if self.phase == Phase::Open { Last::Watched } else { Last::Unknown };
                 self.phase = Phase::Closed;
-                self.seen_empty = false;
                 self.awaited_since = None;
-                self.next_look = now.after(LEFT_OVER);
+                self.next_look = now.after(self.until_gone(now, now));
             }
             Hint::Ready => {
                 // Only what waits measures the lag: without a hold nobody looks, and none is hurt.
@@ -143,7 +181,10 @@ impl Lane {
 
     /// A look was made. Gives the time from "ready" to "usable" if this look ended it.
     pub(super) fn looked(&mut self, now: Instant, word: Word, usable: bool) -> Option<Duration> {
-        self.seen_empty |= !usable;
+        self.looked_at = now;
+        if !usable {
+            self.last = Last::Gone;
+        }
         if usable && self.may_be_left_over(now, word) {
             self.next_look = now.after(LEFT_OVER);
             return None;
@@ -175,11 +216,28 @@ impl Lane {
 
     /// Whether at `moment` the gateway may still have listed the Pod that the app had before it slept.
     fn may_list_the_last(&self, moment: Instant, word: Word) -> bool {
-        !self.seen_empty && word.slept.is_some_and(|slept| moment.since(slept) < LET_GO)
+        self.last != Last::Gone && word.slept.is_some_and(|slept| moment.since(slept) < LET_GO)
+    }
+
+    /// Whether the next look is made even if nobody waits for it. Such a look can reach an app that is on its
+    /// way out, over a connection that is open still; there are seven of them at most, and mostly one.
+    pub(super) fn is_watched(&self, word: Word) -> bool {
+        self.last == Last::Watched
+            && !self.orphaned
+            && word.forbids()
+            && self.may_list_the_last(self.next_look, word)
     }
 
     /// Until the next look at an app that the scaler calls not ready: soon if what matters is when its last Pod is gone.
     fn while_asleep(&self, now: Instant, word: Word) -> Duration {
-        if self.may_list_the_last(now, word) { LEFT_OVER } else { SLOW }
+        match word.slept {
+            Some(slept) if self.may_list_the_last(now, word) => self.until_gone(now, slept),
+            _ => SLOW,
+        }
+    }
+
+    /// Until the next look for whether the last Pod of an app that fell asleep then is gone.
+    fn until_gone(&self, now: Instant, slept: Instant) -> Duration {
+        if self.queue.len() > 0 { LEFT_OVER } else { now.since(slept).max(GONE_BY) }
     }
 }

@@ -69,8 +69,14 @@ pub const MAX_LINKS: usize = 8;
 
 /// Asks the host whether a cluster has a usable host for this worker, now.
 pub trait Looks {
-    /// Whether a request sent to `cluster` at this moment would find a host.
-    fn usable(&mut self, cluster: &[u8]) -> bool;
+    /// Whether a request sent to `cluster` at this moment would find a host. `host` is what such a request could
+    /// ask for; empty if none is known.
+    fn usable(&mut self, cluster: &[u8], host: &[u8]) -> bool;
+
+    /// The host that the request which is just arriving asks for, as far as a look may ask for it; else empty.
+    fn host(&mut self) -> &[u8] {
+        &[]
+    }
 }
 
 /// What holds without any scaler.
@@ -164,7 +170,7 @@ pub struct Gate {
     provisional: Vec<usize>,
     streams: Streams,
     held: u32,
-    /// Lanes with holds, by when they have to be looked after next.
+    /// Lanes with holds, and those that are watched without any, by when they have to be looked after next.
     due: BTreeSet<(Instant, usize)>,
     /// Per link: the slots whose counts it has not been told.
     unsaid: Vec<Vec<u32>>,
@@ -295,8 +301,11 @@ impl Gate {
         let word = route.as_ref().map_or_else(Default::default, |route| route.word);
         let goes_on = lane.goes_on(now, word, self.limits.quiet);
         let wants_look = lane.wants_look(word);
+        if !goes_on && lane.queue.len() == 0 {
+            lane.asked_for(now, looks.host());
+        }
         let mut usable = || {
-            let usable = looks.usable(&lane.cluster);
+            let usable = looks.usable(&lane.cluster, &lane.host);
             lane.looked(now, word, usable);
             lane.phase == Phase::Open
         };
@@ -445,6 +454,9 @@ impl Gate {
         if slot != u32::MAX && keys.len() >= IDLE_LANES {
             keys.retain(|key| match self.lanes.get(*key) {
                 Some(lane) if lane.is_idle() => {
+                    if let Some(due) = lane.due {
+                        self.due.remove(&(due, *key));
+                    }
                     self.lanes.remove(*key);
                     false
                 }

@@ -86,11 +86,13 @@ impl Gate {
         }
 
         let Some(lane) = self.lanes.get_mut(key) else { return };
-        if lane.queue.len() == 0 || lane.next_look > now || !budget.spend_look() {
+        let mut route = route_mut(&mut self.routes, lane.slot);
+        let word = route.as_ref().map_or_else(Default::default, |route| route.word);
+        let is_awaited = lane.queue.len() > 0 || lane.is_watched(word);
+        if !is_awaited || lane.next_look > now || !budget.spend_look() {
             return;
         }
-        let usable = looks.usable(&lane.cluster);
-        let mut route = route_mut(&mut self.routes, lane.slot);
+        let usable = looks.usable(&lane.cluster, &lane.host);
         if let Some(route) = &mut route {
             route.contradict(now, usable, self.limits.distrust_after);
         }
@@ -182,12 +184,15 @@ impl Gate {
     pub(super) fn schedule(&mut self, now: Instant, key: usize) {
         let front = self.front(key);
         let Some(lane) = self.lanes.get(key) else { return };
-        let due =
-            front.map(
-                |(_, arrived)| {
-                    if lane.rematch > 0 { now } else { self.deadline(lane, arrived).min(lane.next_look) }
-                },
-            );
+        let due = match front {
+            Some(_) if lane.rematch > 0 => Some(now),
+            Some((_, arrived)) => Some(self.deadline(lane, arrived).min(lane.next_look)),
+            None => {
+                let route = usize::try_from(lane.slot).ok().and_then(|index| self.routes.get(index));
+                let word = route.and_then(Option::as_ref).map_or_else(Default::default, |route| route.word);
+                lane.is_watched(word).then_some(lane.next_look)
+            }
+        };
         let Some(lane) = self.lanes.get_mut(key) else { return };
         if lane.due == due {
             return;

@@ -1,5 +1,6 @@
-//! The gate by cases; by random interleavings in `random.rs`.
+//! The gate by cases; falling asleep in `asleep.rs`, random interleavings in `random.rs`.
 
+mod asleep;
 mod random;
 
 use super::*;
@@ -45,6 +46,10 @@ fn spec(slot: u32) -> RouteSpec {
 struct World {
     usable: BTreeMap<Vec<u8>, bool>,
     looks: Vec<(Vec<u8>, bool)>,
+    /// The host of the request that arrives.
+    host: &'static [u8],
+    /// The host of the last look.
+    asked_for: Vec<u8>,
 }
 
 impl World {
@@ -54,10 +59,15 @@ impl World {
 }
 
 impl Looks for World {
-    fn usable(&mut self, cluster: &[u8]) -> bool {
+    fn usable(&mut self, cluster: &[u8], host: &[u8]) -> bool {
+        self.asked_for = host.to_vec();
         let usable = self.usable.get(cluster).copied().unwrap_or(false);
         self.looks.push((cluster.to_vec(), usable));
         usable
+    }
+
+    fn host(&mut self) -> &[u8] {
+        self.host
     }
 }
 
@@ -83,6 +93,17 @@ impl Bed {
         let mut outcomes = Vec::new();
         self.gate.poll(at(ms), &mut self.world, &mut outcomes);
         outcomes
+    }
+
+    /// Does what is due from `from` on until `to`, and gives when there was a look.
+    fn looks(&mut self, from: u64, to: u64) -> Vec<u64> {
+        let mut moments = Vec::new();
+        for ms in from..to {
+            let looks = self.world.looks.len();
+            assert_eq!(self.poll(ms), []);
+            moments.extend(std::iter::repeat_n(ms, self.world.looks.len() - looks));
+        }
+        moments
     }
 
     fn counts(&self) -> &Counts {
@@ -166,105 +187,29 @@ fn without_a_scaler_looks_alone_release() {
     assert!(matches!(outcomes[..], [Outcome::Release { stream: 1, .. }]));
 }
 
+/// For each cluster and host that a look names, the host keeps something for a while.
 #[test]
-fn a_dying_pod_that_envoy_still_lists_gets_nothing() {
+fn a_look_is_for_the_host_of_the_first_that_waits_and_seldom_for_another_one() {
     let mut bed = Bed::new(limits());
-    bed.world.set(b"app", true);
-    bed.gate.set_hint(at(0), 0, Hint::Ready);
-    assert_eq!(bed.arrive(0, 1), Arrival::Forward);
-    bed.gate.set_hint(at(10), 0, Hint::NotReady);
-    assert_eq!(bed.arrive(11, 2), Arrival::Hold);
-    assert_eq!(bed.poll(2_000), []);
-    bed.world.set(b"app", false);
-    bed.gate.set_hint(at(3_000), 0, Hint::Ready);
-    assert_eq!(bed.poll(3_000), []);
-    bed.world.set(b"app", true);
-    assert_eq!(bed.poll(3_002), [release(2, 2_991)]);
-}
-
-#[test]
-fn for_ten_seconds_after_a_wake_a_quiet_spell_costs_a_look() {
-    let mut bed = Bed::new(limits());
-    bed.world.set(b"app", true);
-    bed.gate.set_hint(at(0), 0, Hint::Ready);
-    bed.gate.set_hint(at(1), 0, Hint::NotReady);
-    bed.gate.set_hint(at(20_000), 0, Hint::Ready);
-    for (ms, looks) in [(20_000, 1), (20_100, 2), (29_999, 3), (30_000, 3), (40_000, 3)] {
+    let mut wait_for = |ms: u64, host: &'static [u8]| {
+        bed.world.host = host;
         let stream = u32::try_from(ms).unwrap();
-        assert_eq!(bed.arrive(ms, stream), Arrival::Forward);
-        assert_eq!(bed.arrive(ms, stream + 1), Arrival::Forward);
-        bed.gate.depart(at(ms), stream);
-        bed.gate.depart(at(ms), stream + 1);
-        assert_eq!(bed.world.looks.len(), looks, "at {ms} ms");
-    }
-    bed.gate.set_hint(at(50_000), 0, Hint::NotReady);
-    bed.gate.set_hint(at(70_000), 0, Hint::Ready);
-    assert_eq!(bed.arrive(70_000, 1), Arrival::Forward);
-    bed.gate.depart(at(70_001), 1);
-    bed.world.set(b"app", false);
-    assert_eq!(bed.arrive(70_010, 2), Arrival::Hold);
-}
-
-/// The next Pod is ready while the gateway still lists the last one; then the gateway hears that one is gone, and only
-/// after that of the other.
-#[test]
-fn endpoints_that_are_left_over_from_before_the_sleep_get_nothing() {
-    let mut bed = Bed::new(limits());
-    bed.gate.set_hint(at(0), 0, Hint::Ready);
-    bed.gate.set_hint(at(0), 0, Hint::NotReady);
-    bed.world.set(b"app", true);
-    assert_eq!(bed.arrive(1, 1), Arrival::Hold);
-    bed.gate.set_hint(at(10), 0, Hint::Ready);
-    assert_eq!(bed.poll(10), []);
-    assert_eq!(bed.arrive(11, 2), Arrival::Hold);
-    assert_eq!(bed.poll(35), []);
-    bed.world.set(b"app", false);
-    assert_eq!(bed.poll(60), []);
-    bed.world.set(b"app", true);
-    assert_eq!(bed.poll(62), [release(1, 61), release(2, 51)]);
-    assert_eq!(bed.counts().lags.sum_us(), 52_000);
-    assert_eq!(bed.arrive(63, 3), Arrival::Forward);
-    assert_eq!(bed.world.looks.len(), 4);
-}
-
-#[test]
-fn while_an_app_sleeps_somebody_looks_whether_its_last_endpoint_is_gone() {
-    let mut bed = Bed::new(limits());
-    bed.gate.set_hint(at(0), 0, Hint::Ready);
-    bed.gate.set_hint(at(0), 0, Hint::NotReady);
-    bed.world.set(b"app", true);
-    assert_eq!(bed.arrive(1, 1), Arrival::Hold);
-    assert_eq!(bed.poll(26), []);
-    bed.world.set(b"app", false);
-    assert_eq!(bed.poll(51), []);
-    assert_eq!(bed.world.looks.len(), 2);
-    assert_eq!(bed.poll(1_050), []);
-    assert_eq!(bed.world.looks.len(), 2, "nothing is left that could go");
-    bed.world.set(b"app", true);
-    bed.gate.set_hint(at(1_051), 0, Hint::Ready);
-    assert_eq!(bed.poll(1_051), [release(1, 1_050)], "no doubt, no delay");
-}
-
-#[test]
-fn endpoints_that_were_exchanged_in_one_go_count_as_the_new_ones_after_a_while() {
-    for (slept, wakes) in [(10, 10 + 1_000), (9_999, 9_999 + 1_000), (10_000, 10_000)] {
-        let mut bed = Bed::new(limits());
-        bed.gate.set_hint(at(0), 0, Hint::Ready);
-        bed.gate.set_hint(at(0), 0, Hint::NotReady);
-        bed.world.set(b"app", true);
-        bed.gate.set_hint(at(slept), 0, Hint::Ready);
-        // No request came before: nobody has looked while it slept.
-        let first = bed.arrive(slept, 1);
-        if wakes == slept {
-            assert_eq!(first, Arrival::Forward, "slept for {slept} ms");
-            continue;
-        }
-        assert_eq!(first, Arrival::Hold, "slept for {slept} ms");
-        let released = (slept..wakes + 30).find_map(|ms| bed.poll(ms).pop().map(|outcome| (ms, outcome)));
-        let (at, outcome) = released.unwrap();
-        assert!((wakes..wakes + 30).contains(&at), "slept for {slept} ms, released at {at}");
-        assert_eq!(outcome, release(1, at - slept));
-    }
+        assert_eq!(bed.arrive(ms, stream), Arrival::Hold);
+        let looked = bed.world.asked_for.clone();
+        bed.world.host = b"behind.example.com";
+        assert_eq!(bed.arrive(ms, stream + 1), Arrival::Hold);
+        bed.poll(ms + 60);
+        assert_eq!(bed.world.asked_for, looked);
+        bed.gate.depart(at(ms + 60), stream);
+        bed.gate.depart(at(ms + 60), stream + 1);
+        looked
+    };
+    assert_eq!(wait_for(0, b""), b"");
+    assert_eq!(wait_for(1_000, b"one.example.com"), b"one.example.com");
+    assert_eq!(wait_for(2_000, b"two.example.com"), b"one.example.com");
+    assert_eq!(wait_for(10_999, b"three.example.com"), b"one.example.com");
+    assert_eq!(wait_for(11_100, b"four.example.com"), b"four.example.com");
+    assert_eq!(wait_for(99_000, b""), b"four.example.com");
 }
 
 #[test]

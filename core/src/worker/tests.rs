@@ -34,7 +34,7 @@ impl Request for Asked {
 }
 
 impl Looks for Asked {
-    fn usable(&mut self, _: &[u8]) -> bool {
+    fn usable(&mut self, _: &[u8], _: &[u8]) -> bool {
         self.usable
     }
 }

@@ -35,6 +35,8 @@ pub struct Envoy {
     random: u64,
     pub requests: BTreeMap<u32, Request>,
     pub usable: BTreeSet<Vec<u8>>,
+    /// The clusters that were looked at, and the hosts that they were looked at for.
+    pub looks: Vec<(Vec<u8>, Vec<u8>)>,
     pub unreachable: bool,
     pub links: BTreeMap<u32, Vec<link::FromWorker>>,
     pub metrics: Vec<(String, i64)>,
@@ -152,8 +154,9 @@ impl Host for Envoy {
         assert_eq!(request.reply.replace(*reply), None, "answered twice");
     }
 
-    fn look(&mut self, cluster: &[u8]) -> bool {
+    fn look(&mut self, cluster: &[u8], host: &[u8]) -> bool {
         self.calls += 1;
+        self.looks.push((cluster.to_vec(), host.to_vec()));
         self.usable.contains(cluster)
     }
 

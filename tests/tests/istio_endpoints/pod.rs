@@ -35,10 +35,12 @@ use tokio_rustls::{
 /// A server that answers with its own address. It listens until it is dropped.
 pub(crate) struct Pod {
     pub(crate) address: SocketAddr,
-    /// The server names that clients asked for, over TLS, and how what was no handshake failed.
-    names: Arc<Mutex<BTreeSet<String>>>,
+    handshakes: Handshakes,
     server: JoinHandle<()>,
 }
+
+/// The server names that clients asked for, over TLS, and how what was no handshake failed: one for each connection.
+type Handshakes = Arc<Mutex<Vec<String>>>;
 
 /// A Service without a selector, whose endpoints the test writes.
 pub(crate) struct Backend<'a> {
@@ -65,19 +67,24 @@ impl Pod {
     async fn listen(address: &str, tls: Option<TlsAcceptor>) -> Result<Self> {
         let address: SocketAddr = address.parse()?;
         let listener = TcpListener::bind(address).await.with_context(|| format!("bind {address}"))?;
-        let names = Arc::new(Mutex::new(BTreeSet::new()));
-        let seen = Arc::clone(&names);
+        let handshakes = Handshakes::default();
+        let seen = Arc::clone(&handshakes);
         let server = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 tokio::spawn(connection(stream, tls.clone(), address, Arc::clone(&seen)));
             }
         });
-        Ok(Self { address, names, server })
+        Ok(Self { address, handshakes, server })
     }
 
-    /// The server names that were asked for so far, and how what was no handshake failed.
+    /// The server name of each connection so far, and of what was no handshake how it failed.
+    pub(crate) fn handshakes(&self) -> Vec<String> {
+        self.handshakes.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// All that [`Self::handshakes`] has.
     pub(crate) fn names(&self) -> BTreeSet<String> {
-        self.names.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.handshakes().into_iter().collect()
     }
 
     /// Whether the answer is this one's.
@@ -96,7 +103,7 @@ async fn connection(
     stream: TcpStream,
     tls: Option<TlsAcceptor>,
     address: SocketAddr,
-    names: Arc<Mutex<BTreeSet<String>>>,
+    handshakes: Handshakes,
 ) {
     let Some(tls) = tls else { return serve(stream, address, String::new()).await };
     let accepted = tls.accept(stream).await;
@@ -104,7 +111,7 @@ async fn connection(
         Ok(stream) => stream.get_ref().1.server_name().unwrap_or("none").to_owned(),
         Err(error) => format!("failed: {error}"),
     };
-    names.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone());
+    handshakes.lock().unwrap_or_else(PoisonError::into_inner).push(name.clone());
     if let Ok(stream) = accepted {
         serve(stream, address, name).await;
     }

@@ -97,8 +97,13 @@ struct Driver {
     routes: BTreeMap<u32, ModelRoute>,
     generation: u64,
     has_table: bool,
+    /// How many looks there may be yet at a cluster that nobody waits for.
+    unawaited: usize,
     limits: Limits,
 }
+
+/// How many looks a sleep costs a lane on which nobody waits, at most.
+const UNAWAITED: usize = 7;
 
 /// In the model, the lane of requests that came before the table.
 const UNKNOWN: u32 = u32::MAX;
@@ -116,6 +121,7 @@ impl Driver {
             routes: BTreeMap::new(),
             generation: 0,
             has_table: false,
+            unawaited: 0,
             limits,
         }
     }
@@ -158,6 +164,9 @@ impl Driver {
                     && it.hint != hint
                 {
                     (it.hint, it.since) = (hint, now);
+                    if hint == Hint::NotReady {
+                        self.unawaited += UNAWAITED * CLUSTERS.len();
+                    }
                 }
             }
             Event::World { cluster, usable } => self.world.set(CLUSTERS[cluster], usable),
@@ -273,9 +282,20 @@ impl Driver {
 
     fn poll(&mut self) {
         let looks = self.world.looks.len();
+        let awaited: Vec<&[u8]> = self
+            .queues
+            .iter()
+            .filter(|(_, queue)| !queue.is_empty())
+            .map(|((_, cluster), _)| CLUSTERS[*cluster])
+            .collect();
         let mut outcomes = Vec::new();
         self.gate.poll(at(self.now), &mut self.world, &mut outcomes);
         assert!(outcomes.len() <= OUTCOMES_PER_POLL);
+        for (cluster, _) in self.world.looks[looks..].iter().filter(|(it, _)| !awaited.contains(&&**it)) {
+            let asleep = self.routes.values().any(|it| it.hint == Hint::NotReady);
+            assert!(asleep, "nobody waits for {}", cluster.escape_ascii());
+            self.unawaited = self.unawaited.checked_sub(1).expect("some looks are enough");
+        }
         assert!(self.world.looks.len() - looks <= LOOKS_PER_POLL);
         // A batch leaves the gate as one, and only then is something done with it.
         let mut anew = Vec::new();
