@@ -83,7 +83,7 @@ impl Worker {
                 Match::Route(slot) => Owner::Route(slot),
                 Match::Mismatch(slot) => {
                     self.gate.mismatch(slot);
-                    return Arrival::Mismatch;
+                    return Arrival::Mismatch(slot);
                 }
                 Match::None => return Arrival::Pass,
             }
@@ -111,6 +111,11 @@ impl Worker {
     pub fn route_of(&self, stream: u32) -> Option<(&RouteSpec, Instant)> {
         let (id, arrived) = self.gate.counted(stream)?;
         Some((self.table.get(self.table.slot_of(id)?)?, arrived))
+    }
+
+    /// The route with this slot.
+    pub fn route(&self, slot: u32) -> Option<&RouteSpec> {
+        self.table.get(slot)
     }
 
     /// See [`Gate::respond`].

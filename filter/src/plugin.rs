@@ -172,8 +172,8 @@ impl Plugin {
         let arrival = self.place(now, stream, Some(shape), host);
         let action = match arrival {
             Arrival::Pass | Arrival::Forward => Action::Continue,
-            Arrival::Mismatch => {
-                self.stats.mismatched(host);
+            Arrival::Mismatch(slot) => {
+                self.mismatch(now, slot, host);
                 Action::Continue
             }
             Arrival::Hold => {
@@ -415,7 +415,11 @@ impl Plugin {
                 if host.focus(stream) {
                     match self.place(now, stream, None, host) {
                         Arrival::Forward => self.release(now, stream, host),
-                        Arrival::Pass | Arrival::Mismatch => self.pass(now, stream, host),
+                        Arrival::Pass => self.pass(now, stream, host),
+                        Arrival::Mismatch(slot) => {
+                            self.mismatch(now, slot, host);
+                            host.resume();
+                        }
                         Arrival::Hold => {
                             self.stats.held(host);
                             // Its route may be another one now.
@@ -449,6 +453,12 @@ impl Plugin {
     fn pass(&self, now: Instant, stream: u32, host: &mut impl Host) {
         self.tell(now, stream, Verdict::Passed, host);
         host.resume();
+    }
+
+    /// Says of the effective request, which goes on, that the gateway sends it elsewhere than to its route's target.
+    fn mismatch(&self, now: Instant, slot: u32, host: &mut impl Host) {
+        self.stats.mismatched(host);
+        Verdict::Mismatch.tell(now, self.worker.route(slot).map(|route| (route, now)), host);
     }
 
     /// Answers the effective request: a limit is full.

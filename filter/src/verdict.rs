@@ -24,6 +24,8 @@ pub(crate) enum Verdict {
     Expired,
     /// A limit was full.
     Refused,
+    /// It goes on, since the gateway sends it elsewhere than to the target of the route that it matches.
+    Mismatch,
 }
 
 impl Verdict {
@@ -53,6 +55,7 @@ impl Verdict {
             Self::Passed => " passed",
             Self::Expired => " expired",
             Self::Refused => " refused",
+            Self::Mismatch => " mismatch",
         }
     }
 

@@ -232,6 +232,23 @@ fn access_logs_are_told_of_what_waited_for_the_route_table() {
 }
 
 #[test]
+fn access_logs_are_told_of_what_the_gateway_sends_elsewhere_than_to_its_route() {
+    let mut bed = Bed::new(CONFIG);
+    // Before the table it waits like any other.
+    let early = bed.request(b"app", "elsewhere");
+    assert_eq!(told(&bed, early), Some("- held"));
+    let token = bed.envoy.open_links()[0];
+    bed.welcome(token, vec![route(7, "app", link::Hint::NotReady)]);
+    assert_eq!(told(&bed, early), Some("ns/app mismatch"));
+    assert!(!bed.envoy.requests[&early].paused);
+    let late = bed.request(b"app", "elsewhere");
+    assert_eq!(told(&bed, late), Some("ns/app mismatch"));
+    assert!(!bed.envoy.requests[&late].paused);
+    assert_eq!(bed.envoy.metric("sluice_mismatches_total"), 2);
+    assert_eq!(bed.envoy.metric("sluice_held"), 0);
+}
+
+#[test]
 fn a_name_that_no_object_can_have_makes_no_long_access_log() {
     let mut bed = Bed::new(CONFIG);
     let token = bed.envoy.open_links()[0];

@@ -7,6 +7,7 @@ use sluice_tests::{
     bed::Bed,
     http::{self, Answer},
     objects::Target,
+    wait,
 };
 use tokio::task::JoinHandle;
 
@@ -78,4 +79,27 @@ async fn a_request_whose_client_left_says_that_it_was_held() {
     bed.until_held(&target, 1).await.unwrap();
     held.abort();
     assert_eq!(told(&bed, "left").await, Some(format!("{}/{} held", target.namespace, target.name)));
+}
+
+#[tokio::test]
+async fn a_request_that_the_gateway_sends_elsewhere_says_whose_rules_it_matches() {
+    let (target, other) = (Target::new("app"), Target::new("other"));
+    let bed = Bed::of(std::slice::from_ref(&target)).unknown(vec![other.clone()]).start().await.unwrap();
+    // The object has the host of another app's route.
+    let mut object = target.scaled_object();
+    object["spec"]["hosts"] = json!([other.host()]);
+    bed.objects.add_with(&target, object).unwrap();
+    let mut count = 0;
+    wait::until("the object to have the other host at every worker", async || {
+        count += 1;
+        let id = format!("elsewhere-{count}");
+        // Nobody is there: Envoy's own answer.
+        assert_eq!(get(&bed, &other, &id).await.status, 503);
+        match told(&bed, &id).await {
+            Some(told) if told == format!("{}/{} mismatch", target.namespace, target.name) => Ok(()),
+            told => Err(format!("{told:?}")),
+        }
+    })
+    .await
+    .unwrap();
 }

@@ -127,8 +127,9 @@ pub enum Arrival {
     Refuse,
     /// It is none of ours: it goes on and is not counted.
     Pass,
-    /// As [`Arrival::Pass`], and a route's rules match it whose target is not the cluster that was chosen.
-    Mismatch,
+    /// As [`Arrival::Pass`], and the rules of the route with this slot match it, whose target is not the cluster that was
+    /// chosen.
+    Mismatch(u32),
 }
 
 /// How a hold ends, if not by the client's leaving.
@@ -321,7 +322,7 @@ impl Gate {
         };
 
         let place = match arrival {
-            Arrival::Pass | Arrival::Mismatch => return Arrival::Pass,
+            Arrival::Pass | Arrival::Mismatch(_) => return Arrival::Pass,
             Arrival::Forward => {
                 lane.forwarded = lane.forwarded.saturating_add(1);
                 Place::Forwarded { cold: loose.is_some() }
@@ -342,7 +343,7 @@ impl Gate {
                     route.counts.cold_starts = route.counts.cold_starts.saturating_add(1);
                     route.counts.holds.observe(&HOLD_BUCKETS_MS, now.since(arrived));
                 }
-                Arrival::Forward | Arrival::Pass | Arrival::Mismatch => {}
+                Arrival::Forward | Arrival::Pass | Arrival::Mismatch(_) => {}
             }
         }
         let slot = lane.slot;

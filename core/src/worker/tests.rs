@@ -112,7 +112,8 @@ fn a_request_of_nobodys_passes_and_one_that_went_elsewhere_is_counted() {
     let mut bed = Bed::new();
     bed.connect(0, 0, &[(RouteSpec { cluster: spec("b", 1).cluster, ..spec("a.b", 1) }, Hint::NotReady)]);
     assert_eq!(bed.arrive(1, "x", false), Arrival::Pass);
-    assert_eq!(bed.arrive(1, "a.b", false), Arrival::Mismatch);
+    assert_eq!(bed.arrive(1, "a.b", false), Arrival::Mismatch(0));
+    assert_eq!(bed.worker.route(0).map(|route| &*route.name), Some("a.b"));
     assert_eq!(bed.worker.counts(0).unwrap().1.mismatches, 1);
     assert!(!bed.worker.knows(1) && !bed.worker.knows(2));
 }

@@ -252,7 +252,7 @@ impl Driver {
                 self.known.remove(&stream);
                 return;
             }
-            Arrival::Mismatch => panic!("the gate does not match"),
+            Arrival::Mismatch(_) => panic!("the gate does not match"),
         };
         self.known.insert(stream, Known { state, arrived, route: counted });
     }
