@@ -123,7 +123,8 @@ async fn a_websocket_is_held_and_released() {
 /// connection, and with it the request that follows the look.
 #[tokio::test]
 async fn looks_leave_an_http2_connection_to_another_envoy_alone() {
-    const REQUESTS: u64 = 50;
+    const LOOKS: u64 = 50;
+    const REQUESTS: u64 = 100 * LOOKS;
     let target = Target::new("app");
     let sidecar = Bed::of(std::slice::from_ref(&target)).plain().start().await.unwrap();
     let app = sidecar.start_app().await.unwrap();
@@ -134,13 +135,15 @@ async fn looks_leave_an_http2_connection_to_another_envoy_alone() {
     let bed = bed.upstream(Upstream::Http2).start().await.unwrap();
     bed.set_endpoints(&target, &[sidecar.envoy.address()]).unwrap();
     bed.until_usable(&target, 1).await.unwrap();
-    let mut looks = 0;
-    for number in 0..REQUESTS {
+    let (mut requests, mut looks) = (0, 0);
+    // Which of them have a millisecond of quiet before them is the machine's to say.
+    while looks < LOOKS {
         let answer = bed.get(&target, "/").await.unwrap();
-        assert_eq!(answer.status, 200, "request {number}: {}", answer.text());
+        requests += 1;
+        assert_eq!(answer.status, 200, "request {requests}: {}", answer.text());
         looks = bed.envoy.stat("wasmcustom.sluice_looks_total").await.unwrap();
+        assert!(requests < REQUESTS, "{looks} looks in {requests} requests");
     }
-    assert!(looks > REQUESTS / 2, "{looks} looks");
     let connections = format!("http.{LISTENER}.downstream_cx_total");
     assert_eq!(sidecar.envoy.stat(&connections).await.unwrap(), 1);
 }
