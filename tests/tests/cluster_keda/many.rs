@@ -11,10 +11,10 @@ const APPS: usize = 100;
 /// In which a request to each comes.
 const SPREAD: Duration = Duration::from_secs(1);
 /// How often KEDA may scale an app, and write down that it is active: for each `true` that it is told, four of which come
-/// within the first 20 s of a wait and one in 10 s after that, and for each poll of its own, every 30 s. Its client has 20
-/// requests a second for all that it does.
+/// within the first 20 s of a wait and one in 10 s after that, for each poll of its own, every 30 s, and for a stream or two
+/// that it opens anew. Its client has 20 requests a second for all that it does.
 fn handful(within: Duration) -> usize {
-    4 + usize::try_from(within.as_secs() / 10 + within.as_secs() / 30).unwrap_or(usize::MAX)
+    6 + usize::try_from(within.as_secs() / 10 + within.as_secs() / 30).unwrap_or(usize::MAX)
 }
 
 #[test]
