@@ -237,7 +237,7 @@ pub(crate) async fn run(shared: &Shared, end: impl Future<Output = ()> + Send + 
         routes,
         stopped.clone(),
     ));
-    controllers.spawn(lag::follow(Arc::clone(&context), wakes.clone(), stopped.clone()));
+    controllers.spawn(until(&stopped, lag::follow(Arc::clone(&context), wakes.clone())));
     if let Some(gateway) = gateway {
         gateway.work(&context, &wakes, &mut controllers, &stopped);
     }
@@ -445,6 +445,21 @@ impl Context {
     /// Whether one of the scaler's Pods can answer KEDA.
     fn scaler_answers(&self) -> bool {
         self.stores.endpoints.find(|slice: &EndpointSlice| has_ready(slice)).is_some()
+    }
+}
+
+/// Works until `stopped`: nothing that is begun here has to be ended.
+fn until(
+    stopped: &watch::Receiver<bool>,
+    work: impl Future<Output = ()> + Send + 'static,
+) -> impl Future<Output = ()> + Send + 'static {
+    let mut stopped = stopped.clone();
+    async move {
+        tokio::select! {
+            // A sender that is gone means the same.
+            _ = stopped.wait_for(|stop| *stop) => {}
+            () = work => {}
+        }
     }
 }
 

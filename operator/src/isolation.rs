@@ -135,6 +135,14 @@ impl Index {
     }
 }
 
+/// A host that an object of Istio's in `namespace` names: a Service's bare name is one of that namespace.
+pub fn in_full(host: &str, namespace: &str, cluster_domain: &str) -> String {
+    match host.contains(['.', '*']) {
+        true => host.to_owned(),
+        false => format!("{host}.{namespace}.svc.{cluster_domain}"),
+    }
+}
+
 /// Whether an object of Istio's that is in `own` may be seen from `from`, by its `exportTo`.
 pub fn is_exported(export_to: &[String], own: &str, from: &str) -> bool {
     // Left out: as the mesh says, which is to all unless it says otherwise.

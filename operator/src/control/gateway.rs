@@ -1,6 +1,8 @@
 //! The gateway: what it is to have, by the operator's settings and by objects, and who brings it about.
 
-use super::{Context, Shared, envoy_filters::Keeper, routes::Followed, start, upstream::Rules, wakes::Wakes};
+use super::{
+    Context, Shared, envoy_filters::Keeper, routes::Followed, start, until, upstream::Rules, wakes::Wakes,
+};
 use crate::{
     envoy_filter::{EnvoyFilter, Outcome, Part, Wanted, Wants},
     isolation::{self, Isolation, Managed},
@@ -266,20 +268,5 @@ async fn tell<T>(mut news: watch::Receiver<T>, wakes: Wakes) {
 async fn wake(mut state: watch::Receiver<State>, woken: Arc<Notify>) {
     while state.changed().await.is_ok() {
         woken.notify_one();
-    }
-}
-
-/// Works until `stopped`: nothing that is begun here has to be ended.
-fn until(
-    stopped: &watch::Receiver<bool>,
-    work: impl Future<Output = ()> + Send + 'static,
-) -> impl Future<Output = ()> + Send + 'static {
-    let mut stopped = stopped.clone();
-    async move {
-        tokio::select! {
-            // A sender that is gone means the same.
-            _ = stopped.wait_for(|stop| *stop) => {}
-            () = work => {}
-        }
     }
 }

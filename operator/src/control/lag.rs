@@ -19,7 +19,7 @@ use std::{
     sync::{Arc, PoisonError},
     time::Duration,
 };
-use tokio::{net::TcpStream, sync::watch, task::JoinSet};
+use tokio::{net::TcpStream, task::JoinSet};
 
 /// Between two rounds: nobody waits for it, and a warning that comes soon after the third wake is soon enough.
 const PERIOD: Duration = Duration::from_secs(15);
@@ -51,28 +51,21 @@ enum Silence {
     Late(#[from] tokio::time::error::Elapsed),
 }
 
-/// Asks until `stopped`.
-pub(super) async fn follow(context: Arc<Context>, wakes: Wakes, mut stopped: watch::Receiver<bool>) {
-    let asking = async {
-        let mut is_silent = false;
-        loop {
-            let silence = context.ask(&wakes).await;
-            match &silence {
-                Some(why) if !is_silent => tracing::warn!(
-                    why,
-                    "cannot ask a scaler for the lag of endpoints; what objects say of it stays. Trying again"
-                ),
-                None if is_silent => tracing::info!("all scalers say the lag of endpoints"),
-                Some(_) | None => {}
-            }
-            is_silent = silence.is_some();
-            tokio::time::sleep(PERIOD).await;
+/// Asks from time to time.
+pub(super) async fn follow(context: Arc<Context>, wakes: Wakes) {
+    let mut is_silent = false;
+    loop {
+        let silence = context.ask(&wakes).await;
+        match &silence {
+            Some(why) if !is_silent => tracing::warn!(
+                why,
+                "cannot ask a scaler for the lag of endpoints; what objects say of it stays. Trying again"
+            ),
+            None if is_silent => tracing::info!("all scalers say the lag of endpoints"),
+            Some(_) | None => {}
         }
-    };
-    tokio::select! {
-        // A sender that is gone means the same.
-        _ = stopped.wait_for(|stop| *stop) => {}
-        () = asking => {}
+        is_silent = silence.is_some();
+        tokio::time::sleep(PERIOD).await;
     }
 }
 

@@ -1,6 +1,6 @@
 //! The objects that istiod makes virtual hosts of, as far as they say which hosts lead to which Service.
 
-use super::{Domain, Index, Service, Unseen, is_exported};
+use super::{Domain, Index, Service, Unseen, in_full, is_exported};
 use kube::{CustomResource, ResourceExt};
 use serde::{Deserialize, Serialize};
 use sluice_envoyfilter::{Binding, Settings};
@@ -222,11 +222,9 @@ impl Routes {
         let mut index = Index::default();
         for it in &self.virtual_services {
             let namespace = it.namespace().unwrap_or_default();
-            let in_full = |host: &String| match host.contains(['.', '*']) {
-                true => host.clone(),
-                false => format!("{host}.{namespace}.svc.{}", settings.scaler.cluster_domain),
-            };
-            let hosts: Vec<String> = it.spec.hosts.iter().map(in_full).collect();
+            let domain = &settings.scaler.cluster_domain;
+            let hosts: Vec<String> =
+                it.spec.hosts.iter().map(|host| in_full(host, &namespace, domain)).collect();
             let mut domains = BTreeSet::new();
             // Without any it is the mesh's, as is the one of that name.
             for gateway in it.spec.gateways.iter().filter(|gateway| *gateway != "mesh") {

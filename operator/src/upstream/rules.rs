@@ -2,7 +2,7 @@
 //! HTTP options of a cluster are replaced as a whole. No I/O.
 
 use super::{Claim, Gateways};
-use crate::isolation::is_exported;
+use crate::isolation::{in_full, is_exported};
 use k8s_openapi::api::core::v1::Service;
 use kube::{CustomResource, ResourceExt};
 use serde::{Deserialize, Serialize};
@@ -136,11 +136,7 @@ pub fn lost<'a>(
 fn is_for(rule: &DestinationRule, claim: &Claim, host: &str, gateways: &Gateways) -> bool {
     let namespace = rule.namespace().unwrap_or_default();
     let given = rule.spec.host.trim_end_matches('.').to_ascii_lowercase();
-    let full = if given.contains(['.', '*']) {
-        given
-    } else {
-        format!("{given}.{namespace}.svc.{}", gateways.cluster_domain)
-    };
+    let full = in_full(&given, &namespace, &gateways.cluster_domain);
     let is_host = match full.strip_prefix('*') {
         Some(suffix) => host.ends_with(suffix),
         None => host == full,

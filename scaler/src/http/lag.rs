@@ -5,7 +5,7 @@ use crate::{
     index::{Standing, kind_name},
 };
 use serde::Serialize;
-use std::time::Duration;
+use sluice_core::time::micros;
 
 /// How many objects are listed at most, those that waited longest: whoever reads this can say how long it may be.
 const MAX_OBJECTS: usize = 16_384;
@@ -49,8 +49,4 @@ pub(super) fn all(hub: &Hub) -> Vec<EndpointLag> {
     all.sort_by_key(|it| std::cmp::Reverse(it.lag_us));
     all.truncate(MAX_OBJECTS);
     all
-}
-
-fn micros(duration: Duration) -> u64 {
-    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 /// After how long `true` is told again while requests wait and nothing is ready; then after twice as long, and so on up to
 /// [`REFRESH`]. An activation can be lost: KEDA drops those that come before the HPA exists, and one that races a scale to
 /// zero finds replicas that are going. But most are not, and apps that start slowly, or a hundred that start at once,
-/// would have KEDA spend its requests on what it knows: at a steady 1.5 s the last of a hundred waited twice as long.
+/// would have KEDA spend its requests on what it knows.
 pub(super) const REPEAT: Duration = Duration::from_millis(1_500);
 /// How often it is told while the app is merely active. Each `true` on a running app is a PATCH of its
 /// ScaledObject's status, and KEDA's client has 20 requests a second for all objects together.

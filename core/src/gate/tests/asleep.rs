@@ -2,6 +2,27 @@
 
 use super::*;
 
+/// Asleep since 0, without ever having been forwarded to; the gateway lists its last endpoint still.
+fn asleep() -> Bed {
+    let mut bed = Bed::new(limits());
+    bed.gate.set_hint(at(0), 0, Hint::Ready);
+    bed.gate.set_hint(at(0), 0, Hint::NotReady);
+    bed.world.set(b"app", true);
+    bed
+}
+
+/// Asleep since that millisecond, and open until then; the gateway lists its last endpoint still.
+fn asleep_after_use(slept: u64) -> Bed {
+    let mut bed = Bed::new(limits());
+    bed.gate.set_hint(at(0), 0, Hint::Ready);
+    bed.world.set(b"app", true);
+    assert_eq!(bed.arrive(0, 1), Arrival::Forward);
+    bed.gate.depart(at(1), 1);
+    bed.world.looks.clear();
+    bed.gate.set_hint(at(slept), 0, Hint::NotReady);
+    bed
+}
+
 #[test]
 fn a_dying_pod_that_envoy_still_lists_gets_nothing() {
     let mut bed = Bed::new(limits());
@@ -45,10 +66,7 @@ fn for_ten_seconds_after_a_wake_a_quiet_spell_costs_a_look() {
 /// after that of the other.
 #[test]
 fn endpoints_that_are_left_over_from_before_the_sleep_get_nothing() {
-    let mut bed = Bed::new(limits());
-    bed.gate.set_hint(at(0), 0, Hint::Ready);
-    bed.gate.set_hint(at(0), 0, Hint::NotReady);
-    bed.world.set(b"app", true);
+    let mut bed = asleep();
     assert_eq!(bed.arrive(1, 1), Arrival::Hold);
     bed.gate.set_hint(at(10), 0, Hint::Ready);
     assert_eq!(bed.poll(10), []);
@@ -65,10 +83,7 @@ fn endpoints_that_are_left_over_from_before_the_sleep_get_nothing() {
 
 #[test]
 fn while_an_app_sleeps_somebody_looks_whether_its_last_endpoint_is_gone() {
-    let mut bed = Bed::new(limits());
-    bed.gate.set_hint(at(0), 0, Hint::Ready);
-    bed.gate.set_hint(at(0), 0, Hint::NotReady);
-    bed.world.set(b"app", true);
+    let mut bed = asleep();
     assert_eq!(bed.arrive(1, 1), Arrival::Hold);
     assert_eq!(bed.poll(26), []);
     bed.world.set(b"app", false);
@@ -84,23 +99,13 @@ fn while_an_app_sleeps_somebody_looks_whether_its_last_endpoint_is_gone() {
 /// What was open when it fell asleep: a request that comes next must not have to wait because nobody has looked.
 #[test]
 fn while_an_app_sleeps_and_nobody_waits_some_looks_find_out_when_its_last_endpoint_is_gone() {
-    let awake = || {
-        let mut bed = Bed::new(limits());
-        bed.gate.set_hint(at(0), 0, Hint::Ready);
-        bed.world.set(b"app", true);
-        assert_eq!(bed.arrive(0, 1), Arrival::Forward);
-        bed.gate.depart(at(1), 1);
-        bed.world.looks.clear();
-        bed.gate.set_hint(at(1_000), 0, Hint::NotReady);
-        bed
-    };
     // One that never goes.
-    let mut bed = awake();
+    let mut bed = asleep_after_use(1_000);
     assert_eq!(bed.looks(1_000, 20_000), [125, 250, 500, 1_000, 2_000, 4_000, 8_000].map(|ms| 1_000 + ms));
     assert_eq!(bed.gate.next_due(), None);
 
     // One that goes as the scaler has it gone, and comes back with the next Pod.
-    let mut bed = awake();
+    let mut bed = asleep_after_use(1_000);
     bed.world.set(b"app", false);
     assert_eq!(bed.looks(1_000, 3_000), [1_125]);
     assert_eq!(bed.gate.next_due(), None);
@@ -109,12 +114,12 @@ fn while_an_app_sleeps_and_nobody_waits_some_looks_find_out_when_its_last_endpoi
     assert_eq!(bed.arrive(3_000, 2), Arrival::Forward, "no doubt, no delay");
 
     // One that wakes before anybody has seen it gone: as long as the scaler says "ready", who comes decides.
-    let mut bed = awake();
+    let mut bed = asleep_after_use(1_000);
     bed.gate.set_hint(at(1_100), 0, Hint::Ready);
     assert_eq!(bed.looks(1_100, 9_000), [] as [u64; 0]);
 
     // One that somebody waits for in between.
-    let mut bed = awake();
+    let mut bed = asleep_after_use(1_000);
     assert_eq!(bed.looks(1_000, 1_150), [1_125]);
     assert_eq!(bed.arrive(1_150, 3), Arrival::Hold);
     assert_eq!(bed.looks(1_150, 1_210), [1_150, 1_175, 1_200]);
@@ -135,13 +140,7 @@ fn nobody_looks_at_a_sleeping_app_that_was_not_used_or_is_gone() {
 
     // Its lane is forgotten for others, its route is removed, or another is in its place.
     for end in 0..3 {
-        let mut bed = Bed::new(limits());
-        bed.gate.set_hint(at(0), 0, Hint::Ready);
-        bed.world.set(b"app", true);
-        assert_eq!(bed.arrive(0, 1), Arrival::Forward);
-        bed.gate.depart(at(1), 1);
-        bed.world.looks.clear();
-        bed.gate.set_hint(at(2), 0, Hint::NotReady);
+        let mut bed = asleep_after_use(2);
         assert!(bed.gate.next_due().is_some());
         match end {
             0 => {
@@ -170,10 +169,7 @@ fn the_first_that_waits_looks_at_once_whether_the_last_endpoint_is_gone() {
     assert_eq!(bed.poll(5_900), [release(1, 900)]);
 
     // Who comes and goes does not look more often than who stays.
-    let mut bed = Bed::new(limits());
-    bed.gate.set_hint(at(0), 0, Hint::Ready);
-    bed.gate.set_hint(at(0), 0, Hint::NotReady);
-    bed.world.set(b"app", true);
+    let mut bed = asleep();
     for ms in 0..100 {
         assert_eq!(bed.arrive(ms, 1), Arrival::Hold);
         bed.poll(ms);
@@ -185,10 +181,7 @@ fn the_first_that_waits_looks_at_once_whether_the_last_endpoint_is_gone() {
 #[test]
 fn endpoints_that_were_exchanged_in_one_go_count_as_the_new_ones_after_a_while() {
     for (slept, wakes) in [(10, 10 + 1_000), (9_999, 9_999 + 1_000), (10_000, 10_000)] {
-        let mut bed = Bed::new(limits());
-        bed.gate.set_hint(at(0), 0, Hint::Ready);
-        bed.gate.set_hint(at(0), 0, Hint::NotReady);
-        bed.world.set(b"app", true);
+        let mut bed = asleep();
         bed.gate.set_hint(at(slept), 0, Hint::Ready);
         // No request came before: nobody has looked while it slept.
         let first = bed.arrive(slept, 1);
