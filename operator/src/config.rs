@@ -14,6 +14,7 @@ pub use gateway::Gateway;
 
 use crate::lease::Timing;
 use sluice_api::upstream::Upstream;
+use sluice_process::{BadValue, log::Log};
 use std::{net::IpAddr, path::PathBuf};
 
 /// The configuration, ready to be used.
@@ -47,30 +48,12 @@ pub struct Config {
     pub log: Log,
 }
 
-/// How to log.
-#[derive(Clone, Debug)]
-pub struct Log {
-    /// One JSON object a line, not text.
-    pub json: bool,
-    /// Directives as `tracing_subscriber::EnvFilter` reads them.
-    pub filter: String,
-}
-
 /// A configuration that cannot work.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// A value that its flag cannot take.
-    #[error("{flag} ({env}): {value:?} is not {expected}")]
-    Value {
-        /// The flag.
-        flag: &'static str,
-        /// Its environment variable.
-        env: &'static str,
-        /// What was given.
-        value: String,
-        /// What would do.
-        expected: &'static str,
-    },
+    #[error(transparent)]
+    Value(#[from] BadValue),
     /// What the gateway's EnvoyFilter cannot be made of.
     #[error("the gateway's EnvoyFilter: {0}")]
     Gateway(#[from] sluice_envoyfilter::Error),

@@ -12,7 +12,6 @@ mod http;
 pub mod isolation;
 pub mod lag;
 pub mod lease;
-pub mod log;
 mod metrics;
 pub mod pace;
 pub mod plan;

@@ -1,34 +1,8 @@
 //! The operator's process: what is typed, what comes of it, and the exit code.
 
-use clap::Parser;
-use sluice_operator::{config::Args, log, run};
+use sluice_operator::{config::Args, run};
 use std::process::ExitCode;
 
-/// For a configuration that cannot work: `EX_USAGE` of sysexits.h.
-const BAD_CONFIG: u8 = 64;
-
 fn main() -> ExitCode {
-    let args = match Args::try_parse() {
-        Ok(args) => args,
-        Err(error) => {
-            // Help and version are no errors, and go to standard output.
-            let _ = error.print();
-            return if error.use_stderr() { ExitCode::from(BAD_CONFIG) } else { ExitCode::SUCCESS };
-        }
-    };
-    let config = match args.resolve() {
-        Ok(config) => config,
-        Err(error) => {
-            eprintln!("sluice-operator: {error}");
-            return ExitCode::from(BAD_CONFIG);
-        }
-    };
-    log::start(&config.log);
-    match run::run(config) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!(%error, "cannot run");
-            ExitCode::FAILURE
-        }
-    }
+    sluice_process::main(Args::resolve, |config| &config.log, run::run)
 }

@@ -22,11 +22,7 @@ use std::{
     },
     time::{Duration, Instant},
 };
-use tokio::{
-    net::TcpListener,
-    signal::unix::{SignalKind, signal},
-    sync::watch,
-};
+use tokio::{net::TcpListener, sync::watch};
 
 /// How long a connection to the API server may take to come about.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -79,31 +75,7 @@ pub enum RunError {
 /// # Errors
 /// If it cannot begin.
 pub fn run(config: Config) -> Result<(), RunError> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let result = runtime.block_on(async {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let (stop, stopping) = watch::channel(false);
-        tokio::spawn(async move {
-            let mut either = async || {
-                tokio::select! {
-                    _ = terminate.recv() => "SIGTERM",
-                    _ = interrupt.recv() => "SIGINT",
-                }
-            };
-            let signal = either().await;
-            tracing::info!(signal, "ending");
-            // An end that came by itself has no receiver any more.
-            let _ = stop.send(true);
-            let signal = either().await;
-            tracing::warn!(signal, "ending at once");
-            std::process::exit(1);
-        });
-        serve(config, stopping).await
-    });
-    // What still runs is of no use to anybody.
-    runtime.shutdown_background();
-    result
+    sluice_process::until_told(|stopping| serve(config, stopping))
 }
 
 /// Works until `stopping`: takes part in the election, and while it leads, looks after objects. At the end no write

@@ -13,6 +13,7 @@ use crate::{
     index::{ClusterTemplate, ClusterTemplateError},
     tls::Files,
 };
+use sluice_process::{BadValue, log::Log};
 use std::{net::IpAddr, num::NonZeroU32, path::PathBuf, time::Duration};
 
 /// The configuration, ready to be used.
@@ -74,15 +75,6 @@ pub enum Source {
     Cluster,
 }
 
-/// How to log.
-#[derive(Clone, Debug)]
-pub struct Log {
-    /// One JSON object a line, not text.
-    pub json: bool,
-    /// Directives as `tracing_subscriber::EnvFilter` reads them.
-    pub filter: String,
-}
-
 /// A configuration that cannot work.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -95,17 +87,8 @@ pub enum ConfigError {
         error: std::io::Error,
     },
     /// A value that its flag cannot take.
-    #[error("{flag} ({env}): {value:?} is not {expected}")]
-    Value {
-        /// The flag.
-        flag: &'static str,
-        /// Its environment variable.
-        env: &'static str,
-        /// What was given.
-        value: String,
-        /// What would do.
-        expected: &'static str,
-    },
+    #[error(transparent)]
+    Value(#[from] BadValue),
     /// A certificate without its key, or the other way round, or an authority without both.
     #[error(
         "--tls-cert (SLUICE_TLS_CERT) and --tls-key (SLUICE_TLS_KEY) go together, and --tls-client-ca \

@@ -21,7 +21,6 @@ pub mod index;
 pub mod keda;
 pub mod ledger;
 pub mod link;
-pub mod log;
 pub mod run;
 pub mod source;
 pub mod tls;

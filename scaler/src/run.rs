@@ -12,11 +12,7 @@ use crate::{
 };
 use sluice_proto::FILE_DESCRIPTOR_SET;
 use std::{future::Future, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
-use tokio::{
-    net::TcpListener,
-    signal::unix::{Signal, SignalKind, signal},
-    sync::mpsc,
-};
+use tokio::{net::TcpListener, sync::mpsc};
 use tonic::transport::{Server, server::TcpIncoming};
 use tonic_health::ServingStatus;
 
@@ -86,43 +82,17 @@ pub struct Listeners {
 /// # Errors
 /// If it cannot begin, or the gRPC server fails.
 pub fn run(config: Config) -> Result<(), RunError> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let result = runtime.block_on(async {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
+    if let Some(said) = &config.direct_pod_routing {
+        tracing::info!(%said, "KEDA_HTTP_DIRECT_POD_ROUTING changes nothing: a gateway always routes to pods");
+    }
+    sluice_process::until_told(|mut stopping| async move {
         let listeners = Listeners::open(&config).await?;
         let hub = Arc::new(Hub::new(&config));
-        let (stop, stopped) = tokio::sync::oneshot::channel();
-        let watcher = tokio::spawn(async move {
-            let signal = either(&mut terminate, &mut interrupt).await;
-            tracing::info!(signal, "ending");
-            // The server may have failed in the meantime.
-            let _ = stop.send(());
-            let signal = either(&mut terminate, &mut interrupt).await;
-            tracing::warn!(signal, "ending at once");
-            std::process::exit(1);
-        });
-        let result = serve(config, hub, listeners, async {
-            // A watcher that is gone has sent no signal: then there is none to wait for.
-            if stopped.await.is_err() {
-                std::future::pending::<()>().await;
-            }
+        serve(config, hub, listeners, async move {
+            let _ = stopping.wait_for(|stop| *stop).await;
         })
-        .await;
-        watcher.abort();
-        result
-    });
-    // What still runs is of no use to anybody.
-    runtime.shutdown_background();
-    result
-}
-
-/// Waits for a signal; gives its name.
-async fn either(terminate: &mut Signal, interrupt: &mut Signal) -> &'static str {
-    tokio::select! {
-        _ = terminate.recv() => "SIGTERM",
-        _ = interrupt.recv() => "SIGINT",
-    }
+        .await
+    })
 }
 
 /// Serves on these listeners until `stop`, and then to a graceful end: not ready, the delay, streams ended with OK,

@@ -8,13 +8,14 @@ use std::{
 };
 
 /// The arrows of the design: a crate, and which crates of the project it may depend on (tests aside).
-const ARROWS: [(&str, &[&str]); 7] = [
+const ARROWS: [(&str, &[&str]); 8] = [
     ("sluice-core", &[]),
     ("sluice-proto", &[]),
     ("sluice-api", &["sluice-core"]),
     ("sluice-filter", &["sluice-core", "sluice-proto"]),
-    ("sluice-scaler", &["sluice-core", "sluice-proto", "sluice-api"]),
-    ("sluice-operator", &["sluice-core", "sluice-api", "sluice-envoyfilter"]),
+    ("sluice-process", &["sluice-core"]),
+    ("sluice-scaler", &["sluice-core", "sluice-proto", "sluice-api", "sluice-process"]),
+    ("sluice-operator", &["sluice-core", "sluice-api", "sluice-envoyfilter", "sluice-process"]),
     ("sluice-envoyfilter", &["sluice-core"]),
 ];
 

@@ -1,15 +1,14 @@
 //! The configuration as typed.
 
-use super::{Config, ConfigError, Log};
+use super::{Config, ConfigError};
 use crate::lease::Timing;
 use clap::Parser;
-use sluice_core::time::parse_duration;
+use sluice_process::{log, text, typed};
 use std::{
     collections::hash_map::RandomState,
     hash::{BuildHasher, Hasher},
     net::IpAddr,
     path::PathBuf,
-    str::FromStr,
     time::Duration,
 };
 
@@ -127,22 +126,8 @@ pub struct Args {
     )]
     ports_file: String,
 
-    /// Log as text or json.
-    #[arg(long, value_name = "FORMAT", env = "SLUICE_LOG_FORMAT", default_value = "text")]
-    log_format: String,
-
-    /// What to log: error, warn, info, debug or trace, also by module (`info,sluice_operator::lease=debug`).
-    #[arg(long, value_name = "LEVEL", env = "RUST_LOG", default_value = "info")]
-    log_level: String,
-}
-
-/// One value as typed, with what an error about it has to name.
-pub(super) struct Typed<'a> {
-    flag: &'static str,
-    env: &'static str,
-    value: &'a str,
-    /// What an empty value stands for.
-    default: &'static str,
+    #[command(flatten)]
+    log: log::Args,
 }
 
 // === impl Args ===
@@ -156,39 +141,26 @@ impl Args {
         let election =
             typed("--leader-elect", "SLUICE_LEADER_ELECT", &self.leader_elect, "true").boolean()?;
         let timing = self.timing()?;
-        let or = |value: String, default: &str| text(value).unwrap_or_else(|| default.to_owned());
+        let or = |value: &str, default: &str| text(value).unwrap_or_else(|| default.to_owned());
         let port =
             typed("--scaler-port", "KEDA_HTTP_OPERATOR_EXTERNAL_SCALER_PORT", &self.scaler_port, "9090");
         Ok(Config {
-            watch_namespace: text(self.watch_namespace),
-            namespace: text(self.namespace),
-            scaler_service: or(self.scaler_service.clone(), "sluice-scaler"),
+            watch_namespace: text(&self.watch_namespace),
+            namespace: text(&self.namespace),
+            scaler_service: or(&self.scaler_service, "sluice-scaler"),
             scaler_port: match port.port()? {
-                0 => return Err(port.error("a port, 1 to 65535")),
+                0 => return Err(port.error("a port, 1 to 65535").into()),
                 port => port,
             },
-            scaler_authentication: text(self.scaler_trigger_authentication),
+            scaler_authentication: text(&self.scaler_trigger_authentication),
             upstream: self.upstream.resolve()?,
-            gateway: self.gateway.resolve(&or(self.scaler_service, "sluice-scaler"))?,
+            gateway: self.gateway.resolve(&or(&self.scaler_service, "sluice-scaler"))?,
             election: election.then_some(timing),
-            name: text(self.name).unwrap_or_else(made_up_name),
+            name: text(&self.name).unwrap_or_else(made_up_name),
             bind: typed("--bind", "SLUICE_BIND", &self.bind, "0.0.0.0").parse::<IpAddr>("an IP address")?,
             http_port: typed("--http-port", "SLUICE_HTTP_PORT", &self.http_port, "8080").port()?,
-            ports_file: text(self.ports_file).map(PathBuf::from),
-            log: Log {
-                json: match typed("--log-format", "SLUICE_LOG_FORMAT", &self.log_format, "text") {
-                    format if format.text() == "json" => true,
-                    format if format.text() == "text" => false,
-                    format => return Err(format.error("text or json")),
-                },
-                filter: {
-                    let level = typed("--log-level", "RUST_LOG", &self.log_level, "info");
-                    if tracing_subscriber::EnvFilter::try_new(level.text()).is_err() {
-                        return Err(level.error("a level, or levels by module"));
-                    }
-                    level.text().to_owned()
-                },
-            },
+            ports_file: text(&self.ports_file).map(PathBuf::from),
+            log: self.log.resolve()?,
         })
     }
 
@@ -220,7 +192,7 @@ impl Args {
         };
         // Leases are told in whole seconds.
         if timing.lease_duration < Duration::from_secs(1) || timing.lease_duration.subsec_nanos() != 0 {
-            return Err(duration.error("whole seconds, at least one"));
+            return Err(duration.error("whole seconds, at least one").into());
         }
         let is_ordered = timing.lease_duration > timing.renew_deadline
             && timing.renew_deadline > timing.retry_period
@@ -237,53 +209,4 @@ impl Args {
 fn made_up_name() -> String {
     let random = RandomState::new().build_hasher().finish();
     format!("sluice-operator-{}-{random:x}", std::process::id())
-}
-
-pub(super) fn text(typed: String) -> Option<String> {
-    Some(typed.trim()).filter(|typed| !typed.is_empty()).map(str::to_owned)
-}
-
-pub(super) fn typed<'a>(
-    flag: &'static str,
-    env: &'static str,
-    value: &'a str,
-    default: &'static str,
-) -> Typed<'a> {
-    Typed { flag, env, value, default }
-}
-
-// === impl Typed ===
-
-impl Typed<'_> {
-    pub(super) fn text(&self) -> &str {
-        match self.value.trim() {
-            "" => self.default,
-            value => value,
-        }
-    }
-
-    pub(super) fn error(&self, expected: &'static str) -> ConfigError {
-        ConfigError::Value { flag: self.flag, env: self.env, value: self.value.to_owned(), expected }
-    }
-
-    pub(super) fn parse<T: FromStr>(&self, expected: &'static str) -> Result<T, ConfigError> {
-        self.text().parse().map_err(|_| self.error(expected))
-    }
-
-    fn port(&self) -> Result<u16, ConfigError> {
-        self.parse("a port, 0 to 65535")
-    }
-
-    fn duration(&self) -> Result<Duration, ConfigError> {
-        parse_duration(self.text()).ok_or_else(|| self.error("a duration like 500ms, 30s or 1m30s"))
-    }
-
-    /// As Go reads them (`strconv.ParseBool`), since the add-on does.
-    pub(super) fn boolean(&self) -> Result<bool, ConfigError> {
-        match self.text() {
-            "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
-            "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
-            _ => Err(self.error("true or false")),
-        }
-    }
 }

@@ -1,10 +1,8 @@
 //! The gateway's EnvoyFilter: the same settings as `sluice-envoyfilter` has, where that command writes a file.
 
-use super::{
-    ConfigError,
-    args::{text, typed},
-};
+use super::ConfigError;
 use sluice_envoyfilter::{Binding, Limits, Scaler, Settings};
+use sluice_process::{text, typed};
 use std::path::PathBuf;
 
 /// A gateway whose EnvoyFilters are looked after.
@@ -138,9 +136,9 @@ pub(super) struct Args {
 
 impl Args {
     /// As it is used; nothing where there is no namespace.
-    pub(super) fn resolve(self, scaler: &str) -> Result<Option<Gateway>, ConfigError> {
-        let Some(namespace) = text(self.gateway_namespace.clone()) else { return Ok(None) };
-        let or = |value: String, default: &str| text(value).unwrap_or_else(|| default.to_owned());
+    pub(super) fn resolve(&self, scaler: &str) -> Result<Option<Gateway>, ConfigError> {
+        let Some(namespace) = text(&self.gateway_namespace) else { return Ok(None) };
+        let or = |value: &str, default: &str| text(value).unwrap_or_else(|| default.to_owned());
         let limit = |flag, env, value: &str| match value.trim() {
             "" => Ok(None),
             value => typed(flag, env, value, "").parse("a number").map(Some),
@@ -148,26 +146,26 @@ impl Args {
         let limits = Limits {
             held_per_route: limit("--held-per-route", "SLUICE_HELD_PER_ROUTE", &self.held_per_route)?,
             held_per_worker: limit("--held-per-worker", "SLUICE_HELD_PER_WORKER", &self.held_per_worker)?,
-            hold_timeout: text(self.hold_timeout.clone()),
+            hold_timeout: text(&self.hold_timeout),
         };
         let priority = typed("--priority", "SLUICE_PRIORITY", &self.priority, "100");
         let replicas = typed("--scaler-replicas", "SLUICE_SCALER_REPLICAS", &self.scaler_replicas, "2");
         let filter = Settings {
-            name: or(self.envoyfilter_name.clone(), "sluice"),
+            name: or(&self.envoyfilter_name, "sluice"),
             namespace,
             binding: self.binding()?,
             priority: priority.parse("a number")?,
             scaler: Scaler {
                 name: scaler.to_owned(),
                 replicas: replicas.parse("a number")?,
-                cluster_domain: or(self.cluster_domain, "cluster.local"),
+                cluster_domain: or(&self.cluster_domain, "cluster.local"),
                 ..Scaler::default()
             },
             limits,
             isolation: typed("--isolation", "SLUICE_ISOLATION", &self.isolation, "false").boolean()?,
         };
         filter.check()?;
-        let module = PathBuf::from(or(self.module, "/sluice_filter.wasm"));
+        let module = PathBuf::from(or(&self.module, "/sluice_filter.wasm"));
         Ok(Some(Gateway { filter, module }))
     }
 
@@ -180,10 +178,10 @@ impl Args {
             (labels, [], []) => Ok(Binding::selector(labels.iter().map(String::as_str))?),
             ([], [_, ..], []) => Ok(Binding::Gateways(gateways)),
             ([], [], [_, ..]) => Ok(Binding::GatewayClasses(classes)),
-            (_, [], _) => {
-                Err(typed("--gateway-class", "SLUICE_GATEWAY_CLASS", &self.gateway_class, "").error(ONE))
-            }
-            _ => Err(typed("--gateway", "SLUICE_GATEWAY", &self.gateway, "").error(ONE)),
+            (_, [], _) => Err(typed("--gateway-class", "SLUICE_GATEWAY_CLASS", &self.gateway_class, "")
+                .error(ONE)
+                .into()),
+            _ => Err(typed("--gateway", "SLUICE_GATEWAY", &self.gateway, "").error(ONE).into()),
         }
     }
 }

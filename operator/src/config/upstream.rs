@@ -1,9 +1,10 @@
 //! How the gateway connects to apps whose objects do not say: by the add-on's names, where they mean something for a
 //! gateway.
 
-use super::{ConfigError, args::typed};
+use super::ConfigError;
 use sluice_api::upstream::{Upstream, parse_connect_timeout, parse_idle_timeout};
 use sluice_core::time::parse_duration;
+use sluice_process::typed;
 use std::num::NonZeroU32;
 
 /// The most that Linux takes, in seconds.

@@ -1,10 +1,10 @@
 //! The configuration as typed.
 
-use super::{Config, ConfigError, Log, Source, Tls};
+use super::{Config, ConfigError, Source, Tls};
 use crate::{index::ClusterTemplate, tls::Files};
 use clap::Parser;
-use sluice_core::time::parse_duration;
-use std::{net::IpAddr, num::NonZeroU32, path::PathBuf, str::FromStr, time::Duration};
+use sluice_process::{BadValue, Typed, log, typed};
+use std::{net::IpAddr, num::NonZeroU32, path::PathBuf, time::Duration};
 
 /// Sluice's scaler: tells gateways which requests to hold and when to let them go, and KEDA which apps to wake.
 #[derive(Clone, Debug, Parser)]
@@ -154,22 +154,8 @@ pub struct Args {
     #[arg(long, value_name = "DURATION", env = "KEDA_HTTP_DRAIN_TIMEOUT", default_value = "30s")]
     drain_timeout: String,
 
-    /// Log as text or json.
-    #[arg(long, value_name = "FORMAT", env = "SLUICE_LOG_FORMAT", default_value = "text")]
-    log_format: String,
-
-    /// What to log: error, warn, info, debug or trace, also by module (`info,sluice_scaler::link=debug`).
-    #[arg(long, value_name = "LEVEL", env = "RUST_LOG", default_value = "info")]
-    log_level: String,
-}
-
-/// One value as typed, with what an error about it has to name.
-struct Typed<'a> {
-    flag: &'static str,
-    env: &'static str,
-    value: &'a str,
-    /// What an empty value stands for.
-    default: &'static str,
+    #[command(flatten)]
+    log: log::Args,
 }
 
 // === impl Args ===
@@ -203,7 +189,7 @@ impl Args {
         let activity = typed("--activity-window", "SLUICE_ACTIVITY_WINDOW", &self.activity_window, "30s");
         let activity_window = activity.duration()?;
         if activity_window < Duration::from_secs(1) {
-            return Err(activity.error("at least 1s"));
+            return Err(activity.error("at least 1s").into());
         }
         let drain_timeout =
             typed("--drain-timeout", "KEDA_HTTP_DRAIN_TIMEOUT", &self.drain_timeout, "30s").duration()?;
@@ -246,87 +232,33 @@ impl Args {
                 "true",
             )
             .boolean()?,
-            direct_pod_routing: typed(
+            direct_pod_routing: direct_pod_routing(typed(
                 "--direct-pod-routing",
                 "KEDA_HTTP_DIRECT_POD_ROUTING",
                 &self.direct_pod_routing,
                 "",
-            )
-            .direct_pod_routing()?,
+            ))?,
             activity_window,
             worker_grace: typed("--worker-grace", "SLUICE_WORKER_GRACE", &self.worker_grace, "10s")
                 .duration()?,
             shutdown_delay: typed("--shutdown-delay", "KEDA_HTTP_SHUTDOWN_DELAY", &self.shutdown_delay, "5s")
                 .duration()?,
             drain_timeout: Some(drain_timeout).filter(|timeout| !timeout.is_zero()),
-            log: Log {
-                json: match typed("--log-format", "SLUICE_LOG_FORMAT", &self.log_format, "text") {
-                    format if format.text() == "json" => true,
-                    format if format.text() == "text" => false,
-                    format => return Err(format.error("text or json")),
-                },
-                filter: {
-                    let level = typed("--log-level", "RUST_LOG", &self.log_level, "info");
-                    if tracing_subscriber::EnvFilter::try_new(level.text()).is_err() {
-                        return Err(level.error("a level, or levels by module"));
-                    }
-                    level.text().to_owned()
-                },
-            },
+            log: self.log.resolve()?,
         })
     }
 }
-
-// === impl Typed ===
 
 fn path(typed: String) -> Option<PathBuf> {
     Some(typed).filter(|typed| !typed.is_empty()).map(PathBuf::from)
 }
 
-fn typed<'a>(flag: &'static str, env: &'static str, value: &'a str, default: &'static str) -> Typed<'a> {
-    Typed { flag, env, value, default }
-}
-
-impl Typed<'_> {
-    fn text(&self) -> &str {
-        match self.value.trim() {
-            "" => self.default,
-            value => value,
-        }
-    }
-
-    fn error(&self, expected: &'static str) -> ConfigError {
-        ConfigError::Value { flag: self.flag, env: self.env, value: self.value.to_owned(), expected }
-    }
-
-    fn parse<T: FromStr>(&self, expected: &'static str) -> Result<T, ConfigError> {
-        self.text().parse().map_err(|_| self.error(expected))
-    }
-
-    fn port(&self) -> Result<u16, ConfigError> {
-        self.parse("a port, 0 to 65535")
-    }
-
-    fn duration(&self) -> Result<Duration, ConfigError> {
-        parse_duration(self.text()).ok_or_else(|| self.error("a duration like 500ms, 30s or 1m30s"))
-    }
-
-    /// As the add-on's releases write it: first as a mode, then as a boolean. What was said, if something was.
-    fn direct_pod_routing(&self) -> Result<Option<String>, ConfigError> {
-        match self.text() {
-            "" => Ok(None),
-            said @ ("disabled" | "cold-start-only" | "always") => Ok(Some(said.to_owned())),
-            said if self.boolean().is_ok() => Ok(Some(said.to_owned())),
-            _ => Err(self.error("true, false, disabled, cold-start-only or always")),
-        }
-    }
-
-    /// As Go reads them (`strconv.ParseBool`), since the add-on does.
-    fn boolean(&self) -> Result<bool, ConfigError> {
-        match self.text() {
-            "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
-            "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
-            _ => Err(self.error("true or false")),
-        }
+/// As the add-on's releases write it: first as a mode, then as a boolean. What was said, if something was.
+fn direct_pod_routing(typed: Typed<'_>) -> Result<Option<String>, BadValue> {
+    match typed.text() {
+        "" => Ok(None),
+        said @ ("disabled" | "cold-start-only" | "always") => Ok(Some(said.to_owned())),
+        said if typed.boolean().is_ok() => Ok(Some(said.to_owned())),
+        _ => Err(typed.error("true, false, disabled, cold-start-only or always")),
     }
 }
