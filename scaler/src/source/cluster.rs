@@ -5,9 +5,11 @@
 //! known to be gone only from a watch, or from a list that came to its end. An object that does not read keeps what
 //! it said before.
 
+mod begun;
 mod feed;
 mod guarded;
 mod meter;
+mod standing;
 #[cfg(test)]
 mod tests;
 mod trouble;

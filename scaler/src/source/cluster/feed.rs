@@ -73,9 +73,9 @@ impl Feed {
     pub(super) fn listed<K: Followed>(&mut self, object: Guarded<K>) -> Option<Event> {
         let is_same = self
             .known
-            .get_mut(&object.namespace)
-            .and_then(|names| names.get_mut(&object.name))
-            .filter(|known| *known.version == *object.version && !object.version.is_empty())
+            .get_mut(object.namespace())
+            .and_then(|names| names.get_mut(object.name()))
+            .filter(|known| *known.version == *object.version() && !object.version().is_empty())
             .map(|known| known.list = self.list)
             .is_some();
         if is_same { None } else { self.applied(object) }
@@ -108,7 +108,7 @@ impl Feed {
 
     /// An object has come or changed.
     pub(super) fn applied<K: Followed>(&mut self, object: Guarded<K>) -> Option<Event> {
-        let Guarded { namespace, name, version, object } = object;
+        let (namespace, name) = (object.namespace().to_owned(), object.name().to_owned());
         if name.is_empty() {
             // Nothing that an API server has.
             return None;
@@ -120,9 +120,9 @@ impl Feed {
             *len += 1;
             Known { version: Box::default(), list, is_told: false }
         });
-        known.version = version.into_boxed_str();
+        known.version = object.version().into();
         known.list = list;
-        match object {
+        match object.into_object() {
             Ok(object) => {
                 known.is_told = true;
                 self.problems_changed |= self.problems.remove(&reference).is_some();
@@ -146,15 +146,15 @@ impl Feed {
     }
 
     /// An object is gone.
-    pub(super) fn deleted<K>(&mut self, object: Guarded<K>) -> Option<Event> {
-        let Guarded { namespace, name, .. } = object;
-        let names = self.known.get_mut(&namespace)?;
-        names.remove(&name)?;
+    pub(super) fn deleted<K>(&mut self, object: &Guarded<K>) -> Option<Event> {
+        let (namespace, name) = (object.namespace(), object.name());
+        let names = self.known.get_mut(namespace)?;
+        names.remove(name)?;
         self.len -= 1;
         if names.is_empty() {
-            self.known.remove(&namespace);
+            self.known.remove(namespace);
         }
-        let reference = ObjectRef { kind: self.kind, namespace, name };
+        let reference = ObjectRef { kind: self.kind, namespace: namespace.to_owned(), name: name.to_owned() };
         self.problems_changed |= self.problems.remove(&reference).is_some();
         Some(Event::Delete(reference))
     }

@@ -1,20 +1,20 @@
 //! An object as the API server tells it, read so that a bad one harms nobody else.
 
+use kube::{Resource, api::ObjectMeta};
 use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 use serde_json::Value;
+use std::borrow::Cow;
 
 /// An object, or what is wrong with it, under its name in either case: a list with one object that does not read
 /// is still a list of all others.
+///
+/// A resource itself, and the same one: what kube does with a kind, it does with its guarded objects.
 #[derive(Clone, Debug)]
 pub(super) struct Guarded<K> {
-    /// `metadata.namespace`; empty where there is none.
-    pub(super) namespace: String,
-    /// `metadata.name`; empty where there is none.
-    pub(super) name: String,
-    /// `metadata.resourceVersion`; empty where there is none.
-    pub(super) version: String,
+    /// Its namespace, name and version, and nothing else.
+    meta: ObjectMeta,
     /// The object.
-    pub(super) object: Result<K, Unreadable>,
+    object: Result<K, Unreadable>,
 }
 
 /// Why an object does not read.
@@ -26,39 +26,72 @@ pub(super) struct Unreadable {
     pub(super) error: String,
 }
 
-/// A page of a list.
-#[derive(Debug, Deserialize)]
-#[serde(bound(deserialize = "K: DeserializeOwned"))]
-pub(super) struct Page<K> {
-    /// Of the list as a whole.
-    #[serde(default)]
-    pub(super) metadata: PageMeta,
-    /// Its objects.
-    #[serde(default, deserialize_with = "null_is_empty")]
-    pub(super) items: Vec<Guarded<K>>,
-}
-
-/// Of a list as a whole.
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub(super) struct PageMeta {
-    /// From where a watch goes on.
-    pub(super) resource_version: String,
-    /// What asks for the next page; empty on the last one.
-    #[serde(rename = "continue")]
-    pub(super) next: String,
-}
-
 // === impl Guarded ===
+
+impl<K> Guarded<K> {
+    /// `metadata.namespace`; empty where there is none.
+    pub(super) fn namespace(&self) -> &str {
+        self.meta.namespace.as_deref().unwrap_or_default()
+    }
+
+    /// `metadata.name`; empty where there is none.
+    pub(super) fn name(&self) -> &str {
+        self.meta.name.as_deref().unwrap_or_default()
+    }
+
+    /// `metadata.resourceVersion`; empty where there is none.
+    pub(super) fn version(&self) -> &str {
+        self.meta.resource_version.as_deref().unwrap_or_default()
+    }
+
+    /// The object.
+    pub(super) fn into_object(self) -> Result<K, Unreadable> {
+        self.object
+    }
+}
+
+impl<K: Resource<DynamicType = ()>> Resource for Guarded<K> {
+    type DynamicType = ();
+    type Scope = K::Scope;
+
+    fn kind((): &()) -> Cow<'_, str> {
+        K::kind(&())
+    }
+
+    fn group((): &()) -> Cow<'_, str> {
+        K::group(&())
+    }
+
+    fn version((): &()) -> Cow<'_, str> {
+        K::version(&())
+    }
+
+    fn plural((): &()) -> Cow<'_, str> {
+        K::plural(&())
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        &self.meta
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.meta
+    }
+}
 
 impl<'de, K: DeserializeOwned> Deserialize<'de> for Guarded<K> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let mut value = Value::deserialize(deserializer)?;
         let text = |field: &str| {
             let text = value.get("metadata").and_then(|meta| meta.get(field)).and_then(Value::as_str);
-            text.unwrap_or_default().to_owned()
+            text.map(str::to_owned)
         };
-        let (namespace, name, version) = (text("namespace"), text("name"), text("resourceVersion"));
+        let meta = ObjectMeta {
+            namespace: text("namespace"),
+            name: text("name"),
+            resource_version: text("resourceVersion"),
+            ..ObjectMeta::default()
+        };
         trim(&mut value);
         let object = serde_path_to_error::deserialize(value).map_err(|error| {
             let field = error.path().to_string();
@@ -67,7 +100,7 @@ impl<'de, K: DeserializeOwned> Deserialize<'de> for Guarded<K> {
                 error: error.inner().to_string(),
             }
         });
-        Ok(Self { namespace, name, version, object })
+        Ok(Self { meta, object })
     }
 }
 
@@ -82,19 +115,11 @@ fn trim(value: &mut Value) {
     }
 }
 
-/// Go writes `null` for a list that is nil.
-fn null_is_empty<'de, D, K>(deserializer: D) -> Result<Vec<Guarded<K>>, D::Error>
-where
-    D: Deserializer<'de>,
-    K: DeserializeOwned,
-{
-    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use k8s_openapi::api::core::v1::Service;
+    use kube::core::ObjectList;
     use serde_json::json;
     use sluice_api::HttpScaledObject;
 
@@ -110,7 +135,7 @@ mod tests {
             "metadata": {"name": "a", "namespace": "n", "resourceVersion": "7"},
             "spec": {"scaleTargetRef": {"service": "a", "port": "http"}},
         }));
-        assert_eq!((&*guarded.namespace, &*guarded.name, &*guarded.version), ("n", "a", "7"));
+        assert_eq!((guarded.namespace(), guarded.name(), guarded.version()), ("n", "a", "7"));
         let unreadable = guarded.object.unwrap_err();
         assert_eq!(unreadable.field, "spec.scaleTargetRef.port");
         assert!(unreadable.error.contains("invalid type"), "{}", unreadable.error);
@@ -121,7 +146,7 @@ mod tests {
         for value in [json!(null), json!("text"), json!({}), json!({"metadata": 3}), json!([1])] {
             let guarded: Guarded<HttpScaledObject> = read(&value);
             assert!(guarded.object.is_err(), "{value}");
-            assert_eq!(guarded.name, "");
+            assert_eq!(guarded.name(), "");
         }
     }
 
@@ -147,11 +172,17 @@ mod tests {
             "metadata": {"resourceVersion": "9", "continue": "token", "remainingItemCount": 3},
             "items": [{"metadata": {"name": "a"}}, {"metadata": {"name": "b"}, "spec": {"ports": 1}}],
         });
-        let page: Page<Service> = serde_json::from_str(&page.to_string()).unwrap();
-        assert_eq!((&*page.metadata.resource_version, &*page.metadata.next), ("9", "token"));
+        let page: ObjectList<Guarded<Service>> = serde_json::from_str(&page.to_string()).unwrap();
         let read: Vec<bool> = page.items.iter().map(|item| item.object.is_ok()).collect();
         assert_eq!(read, [true, false]);
-        let empty: Page<Service> = serde_json::from_str(r#"{"metadata": {}, "items": null}"#).unwrap();
-        assert!(empty.items.is_empty() && empty.metadata.next.is_empty());
+    }
+
+    #[test]
+    fn a_guarded_object_is_asked_for_as_the_object_itself() {
+        assert_eq!(
+            Guarded::<HttpScaledObject>::url_path(&(), Some("n")),
+            HttpScaledObject::url_path(&(), Some("n"))
+        );
+        assert_eq!(Guarded::<Service>::url_path(&(), None), "/api/v1/services");
     }
 }

@@ -1,7 +1,7 @@
 //! Why a kind cannot be followed, and when to try again.
 
 use super::super::{ObjectKind, Problem};
-use kube::core::Status;
+use kube::{core::Status, runtime::watcher};
 use std::{
     fmt,
     hash::{BuildHasher, RandomState},
@@ -38,7 +38,7 @@ pub(super) struct Backoff {
 
 impl Trouble {
     /// Of an error of the API server's.
-    pub(super) fn of_status(status: &Status) -> Self {
+    fn of_status(status: &Status) -> Self {
         let message = || match &status.message {
             message if message.is_empty() => format!("status {}", status.code),
             message => message.clone(),
@@ -53,8 +53,19 @@ impl Trouble {
         }
     }
 
+    /// Of an error of the watcher's.
+    pub(super) fn of_watcher(error: &watcher::Error) -> Self {
+        match error {
+            watcher::Error::InitialListFailed(error)
+            | watcher::Error::WatchStartFailed(error)
+            | watcher::Error::WatchFailed(error) => Self::of_error(error),
+            watcher::Error::WatchError(status) => Self::of_status(status),
+            watcher::Error::NoResourceVersion => Self::Away(error.to_string()),
+        }
+    }
+
     /// Of an error of the client's.
-    pub(super) fn of_error(error: &kube::Error) -> Self {
+    fn of_error(error: &kube::Error) -> Self {
         match error {
             kube::Error::Api(status) => Self::of_status(status),
             error => Self::Away(chain(error)),

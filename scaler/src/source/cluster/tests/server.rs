@@ -10,15 +10,15 @@ use axum::{
 };
 use kube::Client;
 use serde_json::{Value, json};
-use std::{collections::HashMap, convert::Infallible, time::Duration};
+use std::{collections::HashMap, time::Duration};
 use tokio::{
     net::TcpListener,
     sync::{mpsc, oneshot},
 };
-use tokio_stream::{StreamExt, wrappers::ReceiverStream};
+use tokio_stream::wrappers::ReceiverStream;
 
-/// No call, no news: the test has failed.
-pub(super) const LIMIT: Duration = Duration::from_secs(20);
+/// No call, no news: the test has failed. Longer than a watch waits for anything.
+pub(super) const LIMIT: Duration = Duration::from_secs(90);
 
 /// The API server.
 pub(super) struct Server {
@@ -33,7 +33,12 @@ pub(super) struct Call {
 }
 
 /// A watch under way; it ends when this is dropped.
-pub(super) struct Stream(mpsc::Sender<Bytes>);
+pub(super) struct Stream(mpsc::Sender<Result<Bytes, Torn>>);
+
+/// The connection breaks.
+#[derive(Debug, thiserror::Error)]
+#[error("torn")]
+struct Torn;
 
 // === impl Server ===
 
@@ -41,10 +46,20 @@ impl Server {
     pub(super) async fn start() -> (Self, Client) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let uri: Uri = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
-        let (sender, calls) = mpsc::channel(16);
-        let router = Router::new().fallback(take).with_state(sender);
+        let (server, router) = Self::new();
         tokio::spawn(async move { axum::serve(listener, router).await });
-        (Self { calls }, client(kube::Config::new(uri)).unwrap())
+        (server, client(kube::Config::new(uri)).unwrap())
+    }
+
+    /// Without a network: for tests of what time does.
+    pub(super) fn near() -> (Self, Client) {
+        let (server, router) = Self::new();
+        (server, Client::new(router, "default"))
+    }
+
+    fn new() -> (Self, Router) {
+        let (sender, calls) = mpsc::channel(16);
+        (Self { calls }, Router::new().fallback(take).with_state(sender))
     }
 
     async fn call(&mut self) -> Call {
@@ -104,9 +119,8 @@ impl Call {
 
     /// A watch begins.
     pub(super) fn stream(self) -> Stream {
-        let (lines, stream) = mpsc::channel::<Bytes>(16);
-        let stream = ReceiverStream::new(stream).map(Ok::<_, Infallible>);
-        self.answer(Body::from_stream(stream), StatusCode::OK);
+        let (lines, stream) = mpsc::channel(16);
+        self.answer(Body::from_stream(ReceiverStream::new(stream)), StatusCode::OK);
         Stream(lines)
     }
 
@@ -127,12 +141,19 @@ impl Stream {
     /// `ADDED`, `MODIFIED` or `DELETED`.
     pub(super) async fn send(&self, what: &str, object: &Value) {
         let line = format!("{}\n", json!({"type": what, "object": object}));
-        self.0.send(line.into()).await.expect("somebody watches");
+        self.0.send(Ok(line.into())).await.expect("somebody watches");
     }
 
     pub(super) async fn bookmark(&self, version: &str) {
         let object = json!({"kind": "Service", "apiVersion": "v1", "metadata": {"resourceVersion": version}});
         self.send("BOOKMARK", &object).await;
+    }
+
+    /// The connection breaks in the middle of a line.
+    pub(super) async fn tear(self) {
+        for part in [Ok("{\"type\": \"MOD".into()), Err(Torn)] {
+            self.0.send(part).await.expect("somebody watches");
+        }
     }
 
     pub(super) async fn error(&self, code: u16) {
