@@ -6,6 +6,8 @@
 //! - a route is there if any scaler that is connected has it; of two versions the higher generation stands;
 //! - a target is ready if any connected scaler says so. A replica that is behind can then make a worker look at a
 //!   cluster for nothing; were it the other way round, one stuck replica could keep every app away;
+//! - the first that takes its "ready" back is believed at once, and for [`LEAD`] alone: the others are about to say so too.
+//!   The slowest is too slow where the gateway loses the endpoints meanwhile;
 //! - with no scaler connected, the last table stands, and looks alone decide.
 
 use crate::{
@@ -16,7 +18,11 @@ use crate::{
     table::{Match, Request, Table, Upsert},
     time::Instant,
 };
-use std::time::Duration;
+use std::{collections::VecDeque, time::Duration};
+
+/// For how long a scaler that has taken its "ready" back is believed against others that still say so. One that is behind
+/// by a whole sleep has requests wait until it has caught up, or for so long.
+const LEAD: Duration = Duration::from_secs(1);
 
 /// A worker's state.
 #[derive(Debug)]
@@ -26,6 +32,8 @@ pub struct Worker {
     peers: Vec<Peer>,
     /// Per slot: what the scalers say.
     said: Vec<Said>,
+    /// The slots whose [`Said::led_until`] is still to come, or has been taken back, in order of time.
+    led: VecDeque<(Instant, u32)>,
     /// A whole table has been received.
     has_table: bool,
 }
@@ -43,6 +51,8 @@ struct Said {
     known: u8,
     ready: u8,
     not_ready: u8,
+    /// One of them has taken its "ready" back: until then that is what counts.
+    led_until: Option<Instant>,
 }
 
 // === impl Worker ===
@@ -66,6 +76,7 @@ impl Worker {
             gate: Gate::new(limits, scalers),
             peers,
             said: Vec::new(),
+            led: VecDeque::new(),
             has_table: false,
         }
     }
@@ -124,8 +135,8 @@ impl Worker {
     }
 
     /// See [`Gate::suspect`].
-    pub fn suspect(&mut self, stream: u32) {
-        self.gate.suspect(stream);
+    pub fn suspect(&mut self, now: Instant, stream: u32) {
+        self.gate.suspect(now, stream);
     }
 
     /// See [`Gate::depart`].
@@ -136,6 +147,7 @@ impl Worker {
 
     /// See [`Gate::poll`].
     pub fn poll(&mut self, now: Instant, looks: &mut impl Looks, outcomes: &mut Vec<Outcome>) {
+        self.end_leads(now);
         self.gate.poll(now, looks, outcomes);
         self.spread_urgency();
     }
@@ -149,7 +161,8 @@ impl Worker {
     pub fn next_due(&self) -> Option<Instant> {
         let links = self.peers.iter().enumerate();
         let links = links.filter_map(|(index, peer)| peer.link.next_due(self.gate.has_unsaid(index)));
-        links.chain(self.gate.next_due()).min()
+        let led = self.led.front().map(|(until, _)| *until);
+        links.chain(self.gate.next_due()).chain(led).min()
     }
 
     // --- links ---
@@ -308,14 +321,38 @@ impl Worker {
         let Some(said) = self.said.get_mut(at) else { return };
         let bit = bit(index);
         said.known |= bit;
+        let was_ready = said.ready & bit != 0;
         said.ready &= !bit;
         said.not_ready &= !bit;
         match hint {
-            Hint::Ready => said.ready |= bit,
-            Hint::NotReady => said.not_ready |= bit,
+            Hint::Ready => {
+                said.ready |= bit;
+                if !was_ready {
+                    said.led_until = None;
+                }
+            }
+            Hint::NotReady => {
+                said.not_ready |= bit;
+                if was_ready && said.ready != 0 {
+                    let until = now.after(LEAD);
+                    said.led_until = Some(until);
+                    self.led.push_back((until, slot));
+                }
+            }
             Hint::Unknown => {}
         }
         self.gate.set_hint(now, slot, said.hint());
+    }
+
+    /// The others have had their time: what they say counts again.
+    fn end_leads(&mut self, now: Instant) {
+        while let Some((until, slot)) = self.led.pop_front_if(|(until, _)| *until <= now) {
+            let said = usize::try_from(slot).ok().and_then(|at| self.said.get_mut(at));
+            if let Some(said) = said.filter(|said| said.led_until == Some(until)) {
+                said.led_until = None;
+                self.gate.set_hint(now, slot, said.hint());
+            }
+        }
     }
 
     /// Drops a route that no connected scaler has, if there is one whose table is whole: with nobody to ask,
@@ -344,7 +381,8 @@ impl Worker {
 
 impl Said {
     fn hint(self) -> Hint {
-        if self.ready != 0 {
+        let is_led = self.led_until.is_some() && self.not_ready != 0;
+        if self.ready != 0 && !is_led {
             Hint::Ready
         } else if self.not_ready != 0 {
             Hint::NotReady

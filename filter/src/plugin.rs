@@ -205,7 +205,7 @@ impl Plugin {
             let flags =
                 self.scratch.first_chunk().filter(|_| flags).map_or(0, |bytes| u64::from_le_bytes(*bytes));
             if flags & NO_HEALTHY_UPSTREAM != 0 {
-                self.worker.suspect(stream);
+                self.worker.suspect(host.now(), stream);
             }
         }
         if self.cold_start_header {

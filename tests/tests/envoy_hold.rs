@@ -4,9 +4,10 @@ use bytes::Bytes;
 use futures::future::join_all;
 use http_body_util::Full;
 use hyper::Request;
-use serde_json::Value;
+use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use sluice_tests::{
+    app::App,
     bed::Bed,
     envoy::Upstream,
     http::{self, Http1, Http2},
@@ -16,6 +17,9 @@ use sluice_tests::{
 use std::collections::{BTreeMap, BTreeSet};
 
 const COLD_START: &str = "x-keda-http-cold-start";
+
+/// What Envoy answers for a cluster without a usable host.
+const NO_HOST: &str = "no healthy upstream";
 
 #[tokio::test]
 async fn a_request_to_a_sleeping_app_is_held_until_its_cluster_is_usable() {
@@ -135,6 +139,75 @@ async fn who_comes_first_to_an_app_that_woke_soon_does_not_wait() {
     bed.until_route(&target, "the hint ready", |route| route.hint == "ready").await.unwrap();
     let answer = bed.get(&target, "/").await.unwrap();
     assert_eq!((answer.status.as_u16(), answer.header(COLD_START)), (200, "false"));
+}
+
+/// The gateway has lost the last endpoint, and "not ready" has not come: the one answer that says so is enough.
+#[tokio::test]
+async fn an_answer_without_a_host_is_the_only_one_while_the_scaler_still_says_ready() {
+    let target = Target::new("app");
+    let bed = Bed::of(std::slice::from_ref(&target)).control_plane().start().await.unwrap();
+    let app = up_without_endpoints(&bed, &target).await;
+    let held: Vec<_> = (0..3).map(|_| bed.spawn_get(&target, "/")).collect();
+    let route = bed.until_held(&target, 3).await.unwrap();
+    assert_eq!(route.hint, "ready");
+    bed.say_ready(&target, &[]).unwrap();
+    bed.until_route(&target, "the hint not ready", |route| route.hint == "notReady").await.unwrap();
+    bed.wake(&target, &[app.address()]).unwrap();
+    for answer in join_all(held).await {
+        let answer = answer.unwrap().unwrap();
+        assert_eq!((answer.status.as_u16(), answer.header(COLD_START)), (200, "true"));
+    }
+}
+
+/// As where outlier detection has put out every host: that is not a sleep.
+#[tokio::test]
+async fn an_app_without_a_host_against_the_scalers_word_fails_as_without_the_filter_after_a_while() {
+    let target = Target::new("app");
+    let bed = Bed::of(std::slice::from_ref(&target)).control_plane().plugin("distrustAfter", json!("1s"));
+    let bed = bed.start().await.unwrap();
+    let app = up_without_endpoints(&bed, &target).await;
+    let holds = async || bed.envoy.stat("wasmcustom.sluice_holds_total").await.unwrap();
+    assert_eq!(holds().await, 0);
+    for (answer, cold) in [("the one that waited", "true"), ("the next", "false"), ("and its next", "false")]
+    {
+        let it = bed.get(&target, "/").await.unwrap();
+        assert_eq!((it.status.as_u16(), it.header(COLD_START)), (503, cold), "{answer}");
+        assert_eq!(it.text(), NO_HOST, "{answer}");
+    }
+    assert_eq!(holds().await, 1);
+
+    // Once it has answered, the next time counts anew.
+    bed.set_endpoints(&target, &[app.address()]).unwrap();
+    until_answered(&bed, &target, 200).await;
+    bed.set_endpoints(&target, &[]).unwrap();
+    until_answered(&bed, &target, 503).await;
+    assert_eq!(holds().await, 1);
+    let held = bed.spawn_get(&target, "/");
+    bed.until_filter_holds(1).await.unwrap();
+    bed.set_endpoints(&target, &[app.address()]).unwrap();
+    assert_eq!(held.await.unwrap().unwrap().status, 200);
+}
+
+/// An app that the scaler calls ready, and that the gateway has just lost: one request was answered so.
+async fn up_without_endpoints(bed: &Bed, target: &Target) -> App {
+    let app = bed.start_app().await.unwrap();
+    bed.wake(target, &[app.address()]).unwrap();
+    bed.until_usable(target, 1).await.unwrap();
+    bed.until_route(target, "the hint ready", |route| route.hint == "ready").await.unwrap();
+    assert_eq!(bed.get(target, "/").await.unwrap().status, 200);
+    bed.set_endpoints(target, &[]).unwrap();
+    until_answered(bed, target, 503).await;
+    app
+}
+
+/// Sends until the answer is that one: the worker hears of endpoints some time after Envoy's main thread.
+async fn until_answered(bed: &Bed, target: &Target, status: u16) {
+    wait::until(format!("an answer {status}"), async || match bed.get(target, "/").await {
+        Ok(answer) if answer.status == status => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await
+    .unwrap();
 }
 
 /// A look takes a turn of the balancer as a request does. Two endpoints and a look before every request would give all

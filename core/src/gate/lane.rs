@@ -55,6 +55,17 @@ enum Last {
     Gone,
 }
 
+/// Whether answers without a usable host contradict a scaler that says "ready".
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Doubt {
+    /// They do not.
+    None,
+    /// There was one then, and who came after it waits: mostly "not ready" is on its way.
+    Since(Instant),
+    /// That was in vain; since then requests go on as they would without a gate.
+    Vain(Instant),
+}
+
 #[derive(Debug)]
 pub(super) struct Lane {
     /// The route's slot; `u32::MAX` without a route table.
@@ -81,6 +92,7 @@ pub(super) struct Lane {
     /// Since when the scaler says "ready" and no look has agreed yet.
     awaited_since: Option<Instant>,
     last: Last,
+    doubt: Doubt,
     looked_at: Instant,
 }
 
@@ -105,6 +117,7 @@ impl Lane {
             due: None,
             awaited_since: None,
             last: Last::Unknown,
+            doubt: Doubt::None,
             looked_at: Instant::default(),
         }
     }
@@ -160,6 +173,7 @@ impl Lane {
 
     /// The scaler has changed its mind.
     pub(super) fn hinted(&mut self, now: Instant, hint: Hint) {
+        self.doubt = Doubt::None;
         match hint {
             Hint::NotReady => {
                 self.last = if self.phase == Phase::Open { Last::Watched } else { Last::Unknown };
@@ -179,11 +193,46 @@ impl Lane {
         }
     }
 
-    /// A look was made. Gives the time from "ready" to "usable" if this look ended it.
-    pub(super) fn looked(&mut self, now: Instant, word: Word, usable: bool) -> Option<Duration> {
+    /// The answer to a request that was let through says that there was no host to connect to: who comes next looks.
+    pub(super) fn suspected(&mut self, now: Instant, word: Word) {
+        if word.hint == Hint::Ready {
+            match self.doubt {
+                Doubt::None => self.doubt = Doubt::Since(now),
+                Doubt::Since(_) => {}
+                Doubt::Vain(_) => return,
+            }
+        }
+        self.phase = Phase::Closed;
+    }
+
+    /// A request that came at `arrived` was let through and answered by the app.
+    pub(super) fn served(&mut self, arrived: Instant) {
+        if let Doubt::Vain(since) = self.doubt
+            && arrived >= since
+        {
+            self.doubt = Doubt::None;
+        }
+    }
+
+    /// A look was made; `patience` is for how long requests wait against the scaler's word. Gives the time from "ready"
+    /// to "usable" if this look ended it.
+    pub(super) fn looked(
+        &mut self,
+        now: Instant,
+        word: Word,
+        usable: bool,
+        patience: Duration,
+    ) -> Option<Duration> {
         self.looked_at = now;
-        if !usable {
+        if usable {
+            self.doubt = Doubt::None;
+        } else {
             self.last = Last::Gone;
+            if self.waits_in_vain(now, word, patience) {
+                self.phase = Phase::Open;
+                self.next_look = now.after(BATCH);
+                return None;
+            }
         }
         if usable && self.may_be_left_over(now, word) {
             self.next_look = now.after(LEFT_OVER);
@@ -205,6 +254,22 @@ impl Lane {
         };
         self.next_look = now.after(pause);
         None
+    }
+
+    /// Whether what waits because of an answer, and not by the scaler's word, has done so for long enough.
+    fn waits_in_vain(&mut self, now: Instant, word: Word, patience: Duration) -> bool {
+        if word.hint != Hint::Ready {
+            return false;
+        }
+        match self.doubt {
+            Doubt::None => false,
+            Doubt::Since(since) if now.since(since) < patience => false,
+            Doubt::Since(_) => {
+                self.doubt = Doubt::Vain(now);
+                true
+            }
+            Doubt::Vain(_) => true,
+        }
     }
 
     /// Whether the endpoints that a look has just found may be those from before the app slept.

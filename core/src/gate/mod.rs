@@ -14,7 +14,7 @@
 //!   otherwise                                                         │
 //!          ▲                                                          │
 //!          └──────────────────────────────────────────────────────────┘
-//!               look says unusable, or the scaler says "not ready"
+//!      look says unusable, or an answer does, or the scaler says "not ready"
 //! ```
 //!
 //! Every hold ends: released, expired at its deadline, matched anew because its route changed, or its client
@@ -64,6 +64,9 @@ const PROVISIONAL_HOLD: Duration = Duration::from_secs(60);
 /// After how many lanes of one route those without requests are forgotten.
 const IDLE_LANES: usize = 8;
 
+/// The status of an answer for want of a host.
+const UNAVAILABLE: u16 = 503;
+
 /// How many links' reports are tracked at most.
 pub const MAX_LINKS: usize = 8;
 
@@ -92,7 +95,8 @@ pub struct Limits {
     /// forwards: looks are all there is then.
     pub quiet: Duration,
     /// For how long the scaler may say "not ready" while looks say "usable" before it is not believed any
-    /// more until it says something else: a scaler whose watch is stuck must not keep an app away for ever.
+    /// more until it says something else: a scaler whose watch is stuck must not keep an app away for ever. And for how
+    /// long it may say "ready" while answers and looks say that there is no host, before requests go on nevertheless.
     pub distrust_after: Duration,
 }
 
@@ -307,7 +311,7 @@ impl Gate {
         }
         let mut usable = || {
             let usable = looks.usable(&lane.cluster, &lane.host);
-            lane.looked(now, word, usable);
+            lane.looked(now, word, usable, self.limits.distrust_after);
             lane.phase == Phase::Open
         };
         let arrival = if goes_on || wants_look && usable() {
@@ -392,12 +396,14 @@ impl Gate {
         }
     }
 
-    /// The answer to a forwarded request says that its cluster had no host to connect to: who comes next looks.
-    pub fn suspect(&mut self, stream: u32) {
-        let Some(it) = self.streams.get(stream) else { return };
-        if let Some(lane) = self.lanes.get_mut(it.lane) {
-            lane.phase = Phase::Closed;
-        }
+    /// The answer to a forwarded request says that its cluster had no host to connect to: who comes next looks, and
+    /// waits if there is none still. Where the scaler goes on saying "ready" that ends after
+    /// [`Limits::distrust_after`]: then there is another reason, and it is not ours to hide.
+    pub fn suspect(&mut self, now: Instant, stream: u32) {
+        let Some((LaneId(key), _)) = self.forwarded(stream) else { return };
+        let Some(lane) = self.lanes.get_mut(key) else { return };
+        let route = route_mut(&mut self.routes, lane.slot);
+        lane.suspected(now, route.map_or_else(Default::default, |route| route.word));
     }
 
     /// A request has ended, in whatever way. Requests that the gate has never seen are fine.
@@ -412,6 +418,9 @@ impl Gate {
             if matches!(it.place, Place::Forwarded { .. }) {
                 lane.forwarded = lane.forwarded.saturating_sub(1);
                 lane.last_good = lane.last_good.max(now);
+                if it.code != 0 && it.code != UNAVAILABLE {
+                    lane.served(it.arrived);
+                }
             }
             let slot = lane.slot;
             if let Some(route) = route_mut(&mut self.routes, slot).filter(|route| Some(route.id) == it.route)

@@ -97,7 +97,7 @@ impl Gate {
             route.contradict(now, usable, self.limits.distrust_after);
         }
         let word = route.as_ref().map_or_else(Default::default, |route| route.word);
-        let lag = lane.looked(now, word, usable);
+        let lag = lane.looked(now, word, usable, self.limits.distrust_after);
         if let (Some(lag), Some(route)) = (lag, &mut route) {
             route.counts.lags.observe(&LAG_BUCKETS_MS, lag);
         }

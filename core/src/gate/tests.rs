@@ -240,8 +240,85 @@ fn a_lane_whose_cluster_was_seen_empty_is_looked_at_before_the_next_request() {
     assert_eq!(bed.arrive(0, 1), Arrival::Forward);
     bed.world.set(b"app", false);
     bed.gate.respond(1, 503);
-    bed.gate.suspect(1);
+    bed.gate.suspect(at(1), 1);
     assert_eq!(bed.arrive(1, 2), Arrival::Hold);
+}
+
+/// A gate whose scaler says "ready", with a lane that has found no host: request 1 had that for an answer.
+fn doubted(now: u64) -> Bed {
+    let mut bed = Bed::new(limits());
+    bed.gate.set_hint(at(0), 0, Hint::Ready);
+    bed.world.set(b"app", true);
+    assert_eq!(bed.arrive(now, 1), Arrival::Forward);
+    bed.world.set(b"app", false);
+    bed.gate.respond(1, 503);
+    bed.gate.suspect(at(now), 1);
+    bed.gate.depart(at(now), 1);
+    bed
+}
+
+#[test]
+fn an_answer_without_a_host_costs_no_later_request_while_not_ready_is_on_its_way() {
+    let mut bed = doubted(1_000);
+    assert_eq!(bed.arrive(1_001, 2), Arrival::Hold);
+    bed.gate.set_hint(at(1_200), 0, Hint::NotReady);
+    // However long the app sleeps then.
+    bed.looks(1_200, 30_000);
+    bed.gate.set_hint(at(30_000), 0, Hint::Ready);
+    bed.looks(30_000, 30_100);
+    bed.world.set(b"app", true);
+    assert_eq!(bed.poll(30_100), [release(2, 29_099)]);
+}
+
+#[test]
+fn an_app_that_has_no_host_against_the_scalers_word_fails_as_without_a_gate_after_a_while() {
+    let mut bed = doubted(1_000);
+    assert_eq!(bed.arrive(1_001, 2), Arrival::Hold);
+    bed.looks(1_001, 10_980);
+    let ended = (10_980..11_100).find_map(|ms| Some((ms, bed.poll(ms))).filter(|(_, it)| !it.is_empty()));
+    let (moment, outcomes) = ended.expect("the wait has an end");
+    assert!(moment >= 11_000, "{moment}");
+    assert_eq!(outcomes, [release(2, moment - 1_001)]);
+
+    // Nobody waits for it any more, and nobody looks.
+    let looks = bed.world.looks.len();
+    let fail = |bed: &mut Bed, ms, stream, code| {
+        assert_eq!(bed.arrive(ms, stream), Arrival::Forward);
+        bed.gate.respond(stream, code);
+        if code == 503 {
+            bed.gate.suspect(at(ms), stream);
+        }
+        bed.gate.depart(at(ms), stream);
+    };
+    fail(&mut bed, 12_000, 3, 503);
+    fail(&mut bed, 20_000, 4, 503);
+    bed.gate.respond(2, 200);
+    bed.gate.depart(at(20_000), 2);
+    fail(&mut bed, 20_001, 5, 503);
+    assert_eq!((bed.world.looks.len(), bed.gate.next_due()), (looks, None));
+
+    // Until the app has answered one that came since.
+    fail(&mut bed, 21_000, 6, 200);
+    fail(&mut bed, 22_000, 7, 503);
+    assert_eq!(bed.arrive(22_001, 8), Arrival::Hold);
+    bed.world.set(b"app", true);
+    assert_eq!(bed.poll(22_030).len(), 1);
+}
+
+#[test]
+fn an_app_that_has_no_host_after_it_woke_fails_too_though_looks_say_so_again_and_again() {
+    let mut bed = Bed::new(limits());
+    bed.gate.set_hint(at(0), 0, Hint::Ready);
+    bed.gate.set_hint(at(1), 0, Hint::NotReady);
+    bed.gate.set_hint(at(20_000), 0, Hint::Ready);
+    bed.world.set(b"app", true);
+    assert_eq!(bed.arrive(20_000, 1), Arrival::Forward);
+    bed.world.set(b"app", false);
+    bed.gate.suspect(at(20_000), 1);
+    bed.gate.depart(at(20_000), 1);
+    assert_eq!(bed.arrive(30_000, 2), Arrival::Forward, "nobody has waited, but for long enough");
+    bed.gate.depart(at(30_000), 2);
+    assert_eq!(bed.arrive(30_500, 3), Arrival::Forward);
 }
 
 #[test]
@@ -423,7 +500,7 @@ fn events_of_requests_and_routes_that_nobody_knows_do_nothing() {
     let mut bed = Bed::new(limits());
     bed.gate.depart(at(0), 77);
     assert_eq!(bed.gate.respond(77, 200), None);
-    bed.gate.suspect(77);
+    bed.gate.suspect(at(0), 77);
     bed.gate.mismatch(99);
     bed.gate.set_hint(at(0), 99, Hint::Ready);
     bed.gate.remove_route(at(0), 99);

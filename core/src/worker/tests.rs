@@ -183,6 +183,45 @@ fn one_scaler_that_says_ready_is_enough_and_one_that_is_gone_has_no_say() {
 }
 
 #[test]
+fn the_first_scaler_that_takes_its_ready_back_is_believed_until_the_others_have_had_their_time() {
+    let mut bed = Bed::new();
+    let ready = [(spec("app", 1), Hint::Ready)];
+    bed.connect(0, 0, &ready);
+    bed.connect(0, 1, &ready);
+    assert_eq!(bed.arrive(1, "app", true), Arrival::Forward);
+    bed.worker.hint(at(2), 1, RouteId(3), Hint::NotReady);
+    assert_eq!(bed.arrive(3, "app", true), Arrival::Hold);
+    // One that says again what it said before says nothing new.
+    bed.send(4, 0, &ready);
+    assert_eq!(bed.poll(900, true), []);
+    // Once the other has said so too there is nothing to wait for.
+    bed.worker.hint(at(901), 0, RouteId(3), Hint::NotReady);
+    assert_eq!(bed.poll(5_000, false), []);
+    bed.worker.hint(at(20_000), 0, RouteId(3), Hint::Ready);
+    assert!(matches!(bed.poll(20_000, true)[..], [Outcome::Release { .. }]));
+}
+
+#[test]
+fn a_scaler_that_is_stuck_with_not_ready_keeps_no_app_away() {
+    let mut bed = Bed::new();
+    let ready = [(spec("app", 1), Hint::Ready)];
+    bed.connect(0, 0, &ready);
+    bed.connect(0, 1, &ready);
+    bed.worker.hint(at(1), 1, RouteId(3), Hint::NotReady);
+    assert_eq!(bed.arrive(2, "app", true), Arrival::Hold);
+    assert!(bed.worker.next_due().is_some_and(|due| due <= at(1_001)));
+    // What is there may be what was there before it slept: a second more.
+    assert_eq!(bed.poll(1_001, true), []);
+    assert!(matches!(bed.poll(2_030, true)[..], [Outcome::Release { .. }]));
+    assert_eq!(bed.arrive(2_031, "app", true), Arrival::Forward);
+
+    // One that says so from the start, or is gone, leads nobody.
+    bed.worker.link_closed(at(3_000), 1);
+    bed.connect(4_000, 1, &[(spec("app", 1), Hint::NotReady)]);
+    assert_eq!(bed.arrive(4_001, "app", true), Arrival::Forward);
+}
+
+#[test]
 fn a_route_is_gone_when_no_connected_scaler_has_it_and_not_before() {
     let mut bed = Bed::new();
     let both = [(spec("a", 1), Hint::Ready), (spec("bb", 1), Hint::Ready)];

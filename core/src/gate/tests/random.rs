@@ -73,6 +73,7 @@ enum State {
 #[derive(Clone, Debug)]
 struct Known {
     state: State,
+    lane: (u32, usize),
     arrived: u64,
     /// The route in whose counts it is.
     route: Option<u32>,
@@ -97,6 +98,8 @@ struct Driver {
     routes: BTreeMap<u32, ModelRoute>,
     generation: u64,
     has_table: bool,
+    /// When a lane's request was first answered for want of a host, since its route was told to be ready.
+    doubts: BTreeMap<(u32, usize), u64>,
     /// How many looks there may be yet at a cluster that nobody waits for.
     unawaited: usize,
     limits: Limits,
@@ -121,6 +124,7 @@ impl Driver {
             routes: BTreeMap::new(),
             generation: 0,
             has_table: false,
+            doubts: BTreeMap::new(),
             unawaited: 0,
             limits,
         }
@@ -153,7 +157,10 @@ impl Driver {
                     let said = self.gate.respond(stream, 200);
                     assert_eq!(said.is_some(), self.known[&stream].state == State::Forwarded);
                     if unhealthy {
-                        self.gate.suspect(stream);
+                        if said.is_some() {
+                            self.doubts.entry(self.known[&stream].lane).or_insert(self.now);
+                        }
+                        self.gate.suspect(at(self.now), stream);
                     }
                 }
             }
@@ -164,6 +171,7 @@ impl Driver {
                     && it.hint != hint
                 {
                     (it.hint, it.since) = (hint, now);
+                    self.doubts.retain(|(of, _), _| *of != route);
                     if hint == Hint::NotReady {
                         self.unawaited += UNAWAITED * CLUSTERS.len();
                     }
@@ -254,12 +262,13 @@ impl Driver {
             }
             Arrival::Mismatch(_) => panic!("the gate does not match"),
         };
-        self.known.insert(stream, Known { state, arrived, route: counted });
+        self.known.insert(stream, Known { state, lane: key, arrived, route: counted });
     }
 
     /// Nothing is let on against what is known: not past a scaler that says "not ready" and is believed, and
-    /// not if the last look said no.
+    /// not if the last look said no, unless answers have said so too for as long.
     fn check_forward(&self, (route, cluster): (u32, usize), looks_before: usize) {
+        let doubted = self.doubts.get(&(route, cluster));
         let cluster = CLUSTERS[cluster];
         if let Some(it) = self.routes.get(&route)
             && it.hint == Hint::NotReady
@@ -269,7 +278,10 @@ impl Driver {
         }
         let looks = &self.world.looks[looks_before.min(self.world.looks.len())..];
         if let Some((_, usable)) = looks.iter().rfind(|(looked, _)| looked == cluster) {
-            assert!(usable, "forwarded although the look said no");
+            let is_ready = self.routes.get(&route).is_some_and(|it| it.hint == Hint::Ready);
+            let doubted = doubted.filter(|_| is_ready).map(|since| Duration::from_millis(self.now - since));
+            let is_vain = doubted.is_some_and(|age| age >= self.limits.distrust_after);
+            assert!(*usable || is_vain, "forwarded although the look said no");
         }
     }
 

@@ -70,12 +70,13 @@ impl App {
                             "args": [
                                 "--listen", "$(POD_IP):8080",
                                 // As a preStop hook would: longer than the gateway takes to hear of it.
-                                "--end-delay-ms", "3000",
+                                "--end-delay-ms", "$(END_DELAY_MS)",
                                 "--start-delay-ms", "$(START_DELAY_MS)",
                             ],
                             "env": [
                                 super::field("POD_IP", "status.podIP"),
                                 {"name": "START_DELAY_MS", "value": "0"},
+                                {"name": "END_DELAY_MS", "value": "3000"},
                             ],
                             "ports": [{"name": "web", "containerPort": 8080}],
                             "readinessProbe": {"httpGet": {"path": "/healthz", "port": "web"}},
@@ -219,8 +220,20 @@ impl App {
     /// # Errors
     /// In the API server's words.
     pub async fn start_after(&self, delay_ms: u32) -> Result<()> {
+        self.set_variable("START_DELAY_MS", delay_ms).await
+    }
+
+    /// Has its Pods go on serving so long (in ms) after SIGTERM; those that run are replaced.
+    ///
+    /// # Errors
+    /// In the API server's words.
+    pub async fn end_after(&self, delay_ms: u32) -> Result<()> {
+        self.set_variable("END_DELAY_MS", delay_ms).await
+    }
+
+    async fn set_variable(&self, name: &str, value: u32) -> Result<()> {
         let deployments = Api::<Deployment>::namespaced(self.istio.cluster().client(), &self.namespace);
-        let env = json!([super::field("POD_IP", "status.podIP"), {"name": "START_DELAY_MS", "value": delay_ms.to_string()}]);
+        let env = json!([{"name": name, "value": value.to_string()}]);
         let container = json!({"name": "app", "env": env});
         let patch = json!({"spec": {"template": {"spec": {"containers": [container]}}}});
         deployments.patch(&self.name, &PatchParams::default(), &Patch::Strategic(&patch)).await?;
