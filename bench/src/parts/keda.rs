@@ -31,7 +31,13 @@ const QUIET: Duration = Duration::from_millis(1_500);
 
 /// The moments of one wake, in ms after the request's arrival.
 struct Wake {
+    /// KEDA's first request for it is at the API server, to read the scale.
+    read_ms: f64,
+    /// KEDA's write of the scale is at the API server.
+    received_ms: f64,
+    /// The write is done, and answered.
     written_ms: f64,
+    /// The first byte of the app's answer.
     answered_ms: f64,
 }
 
@@ -47,12 +53,15 @@ pub(super) async fn run(bench: &Bench, report: &mut Report) -> anyhow::Result<()
     .await??;
     let seen: Vec<Wake> = seen.into_iter().collect();
     ensure!(seen.len() == wakes, "{} wakes of {wakes}", seen.len());
-    let written: Vec<f64> = seen.iter().map(|wake| wake.written_ms).collect();
-    let answered: Vec<f64> = seen.iter().map(|wake| wake.answered_ms).collect();
+    let moments = |of: fn(&Wake) -> f64| seen.iter().map(of).collect::<Vec<f64>>();
+    let (read, received) = (moments(|wake| wake.read_ms), moments(|wake| wake.received_ms));
+    let (written, answered) = (moments(|wake| wake.written_ms), moments(|wake| wake.answered_ms));
     report.figure(Part::Keda, "wakes by the real KEDA", wakes as f64, "", None);
     let mut line = |name: &str, samples: &[f64], percent: f64, most: Option<f64>| {
         report.figure(Part::Keda, name, percentile(samples, percent), "ms", most.map(Goal::AtMost));
     };
+    line("arrival to KEDA's reading of the scale, p50", &read, 50.0, None);
+    line("arrival to the write at the API server, p50", &received, 50.0, None);
     line("arrival to the write of the scale, p50", &written, 50.0, Some(8.0));
     line("arrival to the write of the scale, p99", &written, 99.0, Some(30.0));
     line("arrival to the write of the scale, worst", &written, 100.0, None);
@@ -105,9 +114,17 @@ async fn wake(gateway: &Gateway, bed: &Bed, app: &App) -> anyhow::Result<Wake> {
     let access = gateway.envoy.access(&app.name).await?;
     let scales = audit::scales(bed, &app.namespace, &app.name)?;
     let written = scales.first().with_context(|| format!("{}: KEDA has written no scale", app.name))?;
+    let reads = audit::reads(bed, &app.namespace, &app.name)?;
+    let mut reads = reads.iter().filter(|read| read.at <= written.received && read.at_us() > access.start_us);
+    let read = reads.next_back().with_context(|| format!("{}: KEDA has read no scale", app.name))?;
     let answered_us = access.first_byte_us.with_context(|| format!("{}: not answered", app.name))?;
     let after = |us: u64| clock::ms_between(access.start_us, us);
-    Ok(Wake { written_ms: after(written.at_us()), answered_ms: after(answered_us) })
+    Ok(Wake {
+        read_ms: after(read.received_us()),
+        received_ms: after(written.received_us()),
+        written_ms: after(written.at_us()),
+        answered_ms: after(answered_us),
+    })
 }
 
 /// Waits until KEDA has written nothing for [`QUIET`].

@@ -179,8 +179,8 @@ fn api_server_command(netns: &NetNamespace, program: &Path, dir: &Path) -> Comma
     command
 }
 
-/// What is written down: what KEDA writes, with the text of what it says of a ScaledObject, and who sets how many Pods a
-/// workload has.
+/// What is written down: what KEDA writes, with the text of what it says of a ScaledObject, when it reads a scale, and who
+/// sets how many Pods a workload has.
 fn audit_policy() -> serde_json::Value {
     let writes = ["create", "update", "patch", "delete"];
     let keda = ["system:serviceaccount:keda:keda-operator"];
@@ -194,6 +194,9 @@ fn audit_policy() -> serde_json::Value {
                 {"group": "keda.sh", "resources": ["scaledobjects/status"]},
             ]},
             {"level": "Metadata", "users": keda, "verbs": writes},
+            {"level": "Metadata", "users": keda, "verbs": ["get"], "resources": [
+                {"group": "apps", "resources": ["deployments/scale"]},
+            ]},
             {"level": "Metadata", "verbs": writes, "resources": [
                 {"group": "apps", "resources": ["deployments/scale", "statefulsets/scale"]},
             ]},

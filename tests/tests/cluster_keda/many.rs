@@ -60,7 +60,7 @@ fn a_hundred_apps_wake_at_once_and_kedas_client_is_not_flooded() {
     });
 }
 
-fn count_writes(writes: &[audit::Write], apps: &[App], handful: usize) -> Result<()> {
+fn count_writes(writes: &[audit::Request], apps: &[App], handful: usize) -> Result<()> {
     let by_keda: Vec<_> = writes.iter().filter(|write| write.user() == audit::KEDA).collect();
     let mut kinds = std::collections::BTreeMap::<String, usize>::new();
     for write in &by_keda {

@@ -8,15 +8,20 @@ use std::fs;
 
 /// KEDA's operator.
 pub const KEDA: &str = "system:serviceaccount:keda:keda-operator";
+/// The verb of what changes nothing.
+const READ: &str = "get";
 
-/// A request that has changed something, or was to.
+/// A request that has changed something, or was to; or KEDA's reading of a scale.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Write {
+pub struct Request {
+    /// When it had come.
+    #[serde(rename = "requestReceivedTimestamp")]
+    pub received: Timestamp,
     /// When it was answered.
     #[serde(rename = "stageTimestamp")]
     pub at: Timestamp,
-    /// `create`, `update`, `patch`, `delete`.
+    /// `create`, `update`, `patch`, `delete`; `get` of a scale alone.
     pub verb: String,
     user: User,
     #[serde(default, rename = "objectRef")]
@@ -24,7 +29,7 @@ pub struct Write {
     response_status: Option<Response>,
     /// Of a ScaledObject's status alone.
     #[serde(default, rename = "requestObject")]
-    request: serde_json::Value,
+    body: serde_json::Value,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -47,9 +52,9 @@ struct Response {
     code: u16,
 }
 
-// === impl Write ===
+// === impl Request ===
 
-impl Write {
+impl Request {
     /// Who did it.
     pub fn user(&self) -> &str {
         &self.user.username
@@ -80,39 +85,64 @@ impl Write {
 
     /// Whether a patch of a ScaledObject's status sets a field of it.
     pub fn sets_status(&self, field: &str) -> bool {
-        self.request.get("status").is_some_and(|status| status.get(field).is_some())
+        self.body.get("status").is_some_and(|status| status.get(field).is_some())
     }
 
-    /// Microseconds since 1970.
+    /// When it was answered, in microseconds since 1970.
     pub fn at_us(&self) -> u64 {
-        u64::try_from(self.at.as_microsecond()).unwrap_or(0)
+        micros(self.at)
     }
+
+    /// When it had come, in microseconds since 1970.
+    pub fn received_us(&self) -> u64 {
+        micros(self.received)
+    }
+}
+
+fn micros(at: Timestamp) -> u64 {
+    u64::try_from(at.as_microsecond()).unwrap_or(0)
 }
 
 /// All that KEDA wrote in a namespace, and every change of a scale in it, in the order of the answers.
 ///
 /// # Errors
 /// If the log cannot be read.
-pub fn writes(bed: &Bed, namespace: &str) -> Result<Vec<Write>> {
+pub fn writes(bed: &Bed, namespace: &str) -> Result<Vec<Request>> {
+    let mut all = requests(bed, namespace)?;
+    all.retain(|request| request.verb != READ);
+    Ok(all)
+}
+
+/// KEDA's readings of a workload's scale, in the order of the answers: one goes before each write of it.
+///
+/// # Errors
+/// If the log cannot be read.
+pub fn reads(bed: &Bed, namespace: &str, name: &str) -> Result<Vec<Request>> {
+    let mut all = requests(bed, namespace)?;
+    all.retain(|request| request.verb == READ && request.name() == name && request.succeeded());
+    Ok(all)
+}
+
+fn requests(bed: &Bed, namespace: &str) -> Result<Vec<Request>> {
     let path = bed.audit_log();
     let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
     // The last line may be half written.
     let whole = text.rfind('\n').map_or("", |end| text.get(..end).unwrap_or_default());
-    let mut writes = Vec::new();
+    let mut requests = Vec::new();
     for line in whole.lines() {
-        let write: Write = serde_json::from_str(line).with_context(|| format!("audit log: {line}"))?;
-        if write.namespace() == namespace {
-            writes.push(write);
+        let request: Request = serde_json::from_str(line).with_context(|| format!("audit log: {line}"))?;
+        if request.namespace() == namespace {
+            requests.push(request);
         }
     }
-    Ok(writes)
+    Ok(requests)
 }
 
 /// The changes of a workload's scale by KEDA's operator that were done, in that order.
 ///
 /// # Errors
 /// If the log cannot be read.
-pub fn scales(bed: &Bed, namespace: &str, name: &str) -> Result<Vec<Write>> {
+pub fn scales(bed: &Bed, namespace: &str, name: &str) -> Result<Vec<Request>> {
     let mut writes = writes(bed, namespace)?;
     writes.retain(|write| {
         write.user() == KEDA
