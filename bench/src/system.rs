@@ -29,6 +29,15 @@ pub(crate) fn cpu(pid: u32) -> anyhow::Result<Duration> {
     Ok(total)
 }
 
+/// CPU time that a process has used since it began, with that of threads that have ended; in steps of 10 ms.
+///
+/// # Errors
+/// If there is no such process.
+pub(crate) fn cpu_with_ended(pid: u32) -> anyhow::Result<Duration> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"));
+    from_stat(&stat.with_context(|| format!("process {pid} has ended"))?)
+}
+
 fn from_stat(stat: &str) -> anyhow::Result<Duration> {
     // The second field is the name in parentheses, which may have spaces in it; utime and stime are the 14th and
     // 15th, in ticks (USER_HZ is 100 wherever Linux runs).

@@ -8,10 +8,12 @@
 //! additions, and no lock that all sessions share.
 
 mod endings;
+pub(crate) mod fields;
 mod histogram;
 mod ids;
 mod last;
 mod lines;
+mod report;
 mod route;
 mod session;
 #[cfg(test)]
@@ -19,6 +21,7 @@ mod tests;
 mod wakes;
 
 pub use histogram::Buckets;
+pub use report::Report;
 pub use route::{Look, Route, Tally, Totals};
 pub use session::{Seat, Superseded, WorkerId, WorkerState};
 pub use wakes::Lag;

@@ -14,12 +14,10 @@ use crate::{
     hub::Hub,
     ledger::{Seat, WorkerId},
 };
-use codec::Down;
+use codec::{Down, Up};
 use letters::Letters;
 use server::Told;
-use sluice_proto::link::{
-    self, FromWorker, Hello, PROTOCOL, Report, Settings, ToWorker, Welcome, from_worker, to_worker,
-};
+use sluice_proto::link::{self, Hello, PROTOCOL, Settings, ToWorker, Welcome, to_worker};
 use std::{sync::Arc, time::Duration};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
@@ -58,7 +56,7 @@ impl LinkService {
         LinkServer::new(Self { hub, letters: Arc::default() })
     }
 
-    async fn connect(&self, request: Request<Streaming<FromWorker>>) -> Result<Response<Told>, Status> {
+    async fn connect(&self, request: Request<Streaming<Up>>) -> Result<Response<Told>, Status> {
         let mut reports = request.into_inner();
         let hello = tokio::time::timeout(PATIENCE, reports.message())
             .await
@@ -79,13 +77,15 @@ impl LinkService {
 }
 
 /// The hello, if it is one that can be answered.
-fn check(message: Option<FromWorker>) -> Result<Hello, Status> {
-    let hello = match message.and_then(|message| message.message) {
-        Some(from_worker::Message::Hello(hello)) => hello,
-        Some(from_worker::Message::Report(_)) => {
+fn check(message: Option<Up>) -> Result<Hello, Status> {
+    let hello = match message {
+        Some(Up::Hello(hello)) => hello,
+        Some(Up::Report(_)) => {
             return Err(Status::failed_precondition("a report came first; say hello first"));
         }
-        None => return Err(Status::failed_precondition("the stream ended without a hello")),
+        Some(Up::Other) | None => {
+            return Err(Status::failed_precondition("the stream ended without a hello"));
+        }
     };
     if hello.protocol != PROTOCOL {
         return Err(Status::failed_precondition(format!(
@@ -106,7 +106,7 @@ async fn serve(
     LinkService { hub, letters }: LinkService,
     id: WorkerId,
     seat: Seat,
-    reports: Streaming<FromWorker>,
+    reports: Streaming<Up>,
     sender: mpsc::Sender<Result<Down, Status>>,
 ) {
     let (acks, acked) = watch::channel(0);
@@ -138,18 +138,13 @@ async fn serve(
 }
 
 /// Takes in what the worker says.
-async fn receive(
-    hub: &Hub,
-    seat: &Seat,
-    mut reports: Streaming<FromWorker>,
-    acks: watch::Sender<u64>,
-) -> End {
+async fn receive(hub: &Hub, seat: &Seat, mut reports: Streaming<Up>, acks: watch::Sender<u64>) -> End {
     // Before, it could not be told which of the routes that a worker names are none. It waits; and if it takes too
     // long it comes again.
     hub.started().await;
     loop {
         let message = match reports.message().await {
-            Ok(Some(message)) => message.message,
+            Ok(Some(message)) => message,
             Ok(None) => return End::Closed,
             // A reset is how a gateway's stream ends when its worker is gone. What the client itself did wrong
             // (a message that is too long, say) it has to hear.
@@ -164,18 +159,17 @@ async fn receive(
             Err(status) => return End::Refused(status),
         };
         match message {
-            Some(from_worker::Message::Report(report)) => {
+            Up::Report(report) => {
                 if let Err(error) = seat.report(&hub.ledger, hub.clock.now(), &report) {
                     return End::Refused(Status::aborted(error.to_string()));
                 }
-                let Report { sequence, .. } = report;
-                acks.send_replace(sequence);
+                acks.send_replace(report.sequence());
             }
-            Some(from_worker::Message::Hello(_)) => {
+            Up::Hello(_) => {
                 return End::Refused(Status::failed_precondition("a second hello came; say hello once"));
             }
-            // Something that a later version of the same rules has: not for us.
-            None => {}
+            // Not for us.
+            Up::Other => {}
         }
     }
 }

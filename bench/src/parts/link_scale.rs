@@ -131,6 +131,10 @@ pub(super) async fn run(bench: &Bench, report: &mut Report) -> anyhow::Result<()
         line(format!("{what}: CPU of the workers and KEDA"), share(own), "% of a core", None);
         let acks = fleet.shared.acks.load(Ordering::Relaxed) - acks;
         line(format!("{what}: reports counted"), acks as f64 / took, "1/s", None);
+        if with {
+            let each = cpu.as_secs_f64() * 1e6 / acks.max(1) as f64;
+            line(format!("{what}: CPU of the scaler per report"), each, "µs", None);
+        }
         let times = sleepers.times.take();
         sleepers.must_run()?;
         line(format!("{what}: arrivals"), times.len() as f64, "", None);
@@ -302,16 +306,17 @@ fn lock(group: &Mutex<Group>) -> std::sync::MutexGuard<'_, Group> {
 
 impl Busy {
     fn begin(scaler: &Scaler) -> anyhow::Result<Self> {
-        let own = system::cpu(std::process::id())?;
-        Ok(Self { scaler: (scaler.id(), system::cpu(scaler.id())?), own })
+        let own = system::cpu_with_ended(std::process::id())?;
+        // Threads that read the objects end in the midst of it.
+        Ok(Self { scaler: (scaler.id(), system::cpu_with_ended(scaler.id())?), own })
     }
 
     /// The scaler's CPU time since, and this process's.
     fn end(self) -> anyhow::Result<(Duration, Duration)> {
         let (id, before) = self.scaler;
         Ok((
-            system::cpu(id)?.saturating_sub(before),
-            system::cpu(std::process::id())?.saturating_sub(self.own),
+            system::cpu_with_ended(id)?.saturating_sub(before),
+            system::cpu_with_ended(std::process::id())?.saturating_sub(self.own),
         ))
     }
 }

@@ -1,7 +1,7 @@
 //! How a worker's requests of a route ended, packed: most routes end in one way and in a few buckets, and there is
 //! one of these per worker and route.
 
-use super::{histogram::Buckets, last::DURATION_BUCKETS};
+use super::{fields, histogram::Buckets, last::DURATION_BUCKETS};
 use sluice_core::count::{Completion, Method};
 
 /// How often and how slowly requests ended one way.
@@ -15,8 +15,16 @@ pub(super) struct Ending {
 
 /// Several of them, packed: the method, the code, which buckets are not empty, the sum, and those buckets' counts;
 /// the latter two in groups of seven bits.
-#[derive(Debug, Default)]
-pub(super) struct Packed(Box<[u8]>);
+#[derive(Debug)]
+pub(super) enum Packed {
+    /// Bytes that have room here, so that nothing further away has to be looked at.
+    Here { len: u8, bytes: [u8; HERE] },
+    /// Bytes that have none.
+    Apart(Box<[u8]>),
+}
+
+/// How many bytes have room: as many as make it three words.
+const HERE: usize = 22;
 
 const _: () = assert!(DURATION_BUCKETS <= 16, "a mask has sixteen bits");
 
@@ -39,6 +47,11 @@ const METHODS: [Method; 10] = [
 impl Ending {
     fn new(completion: Completion) -> Self {
         Self { completion, counts: [0; DURATION_BUCKETS], sum_us: 0 }
+    }
+
+    /// The way they ended.
+    pub(super) fn completion(&self) -> Completion {
+        self.completion
     }
 
     /// The ending of that kind, which may be a new one; `None` if there are too many.
@@ -72,73 +85,72 @@ impl Ending {
 
 // === impl Packed ===
 
+impl Default for Packed {
+    fn default() -> Self {
+        Self::Here { len: 0, bytes: [0; HERE] }
+    }
+}
+
 impl Packed {
-    /// Unpacks them into `endings`, which is emptied before.
-    pub(super) fn unpack(&self, endings: &mut Vec<Ending>) {
-        endings.clear();
-        let mut bytes = self.0.iter().copied();
-        while let Some(ending) = unpack_one(&mut bytes) {
-            endings.push(ending);
+    /// The bytes: [`Ending::take`] reads them.
+    pub(super) fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Here { len, bytes } => bytes.get(..usize::from(*len)).unwrap_or_default(),
+            Self::Apart(bytes) => bytes,
         }
     }
 
-    /// Packs these in place of what was here. `bytes` is room to work in.
-    pub(super) fn pack(&mut self, endings: &[Ending], bytes: &mut Vec<u8>) {
-        bytes.clear();
-        for ending in endings {
-            let method = METHODS.iter().position(|method| *method == ending.completion.method).unwrap_or(0);
-            bytes.push(method as u8);
-            bytes.extend(ending.completion.code.to_le_bytes());
-            let mask = (0..)
-                .zip(ending.counts)
-                .fold(0_u16, |mask, (bucket, count)| if count > 0 { mask | 1 << bucket } else { mask });
-            bytes.extend(mask.to_le_bytes());
-            put(ending.sum_us, bytes);
-            for count in ending.counts.iter().filter(|count| **count > 0) {
-                put(u64::from(*count), bytes);
+    /// These bytes in place of those that were here.
+    pub(super) fn set(&mut self, new: &[u8]) {
+        match self {
+            Self::Here { len, bytes } if new.len() <= HERE => {
+                for (byte, new) in bytes.iter_mut().zip(new) {
+                    *byte = *new;
+                }
+                *len = new.len() as u8;
             }
-        }
-        // Mostly of the same length as before.
-        if self.0.len() == bytes.len() {
-            self.0.copy_from_slice(bytes);
-        } else {
-            self.0 = bytes.as_slice().into();
+            // Mostly of the same length as before.
+            Self::Apart(bytes) if bytes.len() == new.len() => bytes.copy_from_slice(new),
+            Self::Apart(_) if new.len() <= HERE => {
+                *self = Self::default();
+                self.set(new);
+            }
+            _ => *self = Self::Apart(new.into()),
         }
     }
 }
 
-fn unpack_one(bytes: &mut impl Iterator<Item = u8>) -> Option<Ending> {
-    let method = *METHODS.get(usize::from(bytes.next()?))?;
-    let code = u16::from_le_bytes([bytes.next()?, bytes.next()?]);
-    let mask = u16::from_le_bytes([bytes.next()?, bytes.next()?]);
-    let mut ending = Ending::new(Completion { method, code });
-    ending.sum_us = take(bytes)?;
-    for (bucket, count) in ending.counts.iter_mut().enumerate() {
-        if mask >> bucket & 1 == 1 {
-            *count = take(bytes)? as u32;
+impl Ending {
+    /// Takes the next one off packed ones.
+    pub(super) fn take(bytes: &mut &[u8]) -> Option<Self> {
+        let ([method, code @ .., mask_low, mask_high], rest) = bytes.split_first_chunk::<5>()?;
+        let mut ending = Self::new(Completion {
+            method: *METHODS.get(usize::from(*method))?,
+            code: u16::from_le_bytes(*code),
+        });
+        *bytes = rest;
+        ending.sum_us = fields::varint(bytes)?;
+        // Few of them are not empty.
+        let mut mask = u16::from_le_bytes([*mask_low, *mask_high]);
+        while mask > 0 {
+            *ending.counts.get_mut(mask.trailing_zeros() as usize)? = fields::varint(bytes)? as u32;
+            mask &= mask - 1;
+        }
+        Some(ending)
+    }
+
+    /// Appends it to packed ones.
+    pub(super) fn put(&self, bytes: &mut Vec<u8>) {
+        let method = METHODS.iter().position(|method| *method == self.completion.method).unwrap_or(0);
+        let mask =
+            (0..).zip(self.counts).fold(0_u16, |mask, (bucket, count)| mask | u16::from(count > 0) << bucket);
+        let [code, mask] = [self.completion.code, mask].map(u16::to_le_bytes);
+        bytes.extend_from_slice(&[method as u8, code[0], code[1], mask[0], mask[1]]);
+        fields::put(self.sum_us, bytes);
+        for count in self.counts.iter().filter(|count| **count > 0) {
+            fields::put(u64::from(*count), bytes);
         }
     }
-    Some(ending)
-}
-
-fn put(mut number: u64, bytes: &mut Vec<u8>) {
-    while number > 0x7f {
-        bytes.push(number as u8 | 0x80);
-        number >>= 7;
-    }
-    bytes.push(number as u8);
-}
-
-fn take(bytes: &mut impl Iterator<Item = u8>) -> Option<u64> {
-    let mut number = 0;
-    for shift in (0..64).step_by(7) {
-        let byte = bytes.next()?;
-        number |= u64::from(byte & 0x7f) << shift;
-        if byte & 0x80 == 0 {
-            return Some(number);
-        }
-    }
-    None
 }
 
 #[cfg(test)]
@@ -160,20 +172,24 @@ mod tests {
             ending(method, 999, &[(0, 1), (7, u32::MAX), (DURATION_BUCKETS - 1, 128)], u64::MAX)
         });
         let few = [ending(Method::Get, 200, &[(1, 300)], 5_000_000), ending(Method::Other, 0, &[], 0)];
-        let (mut packed, mut out, mut room) = (Packed::default(), Vec::new(), Vec::new());
-        packed.unpack(&mut out);
-        assert_eq!(out, []);
-        for endings in [&few[..1], &few, &all, &few[1..], &[]] {
-            packed.pack(endings, &mut room);
-            packed.unpack(&mut out);
+        let mut packed = Packed::default();
+        assert!(packed.bytes().is_empty());
+        for endings in [&few[..1], &few, &all, &few, &few[1..], &[], &all, &[]] {
+            let mut bytes = Vec::new();
+            endings.iter().for_each(|ending| ending.put(&mut bytes));
+            packed.set(&bytes);
+            let mut rest = packed.bytes();
+            let out: Vec<Ending> = std::iter::from_fn(|| Ending::take(&mut rest)).collect();
             assert_eq!(out, endings);
         }
     }
 
     #[test]
     fn one_way_to_end_takes_a_few_bytes() {
-        let mut packed = Packed::default();
-        packed.pack(&[ending(Method::Get, 200, &[(1, 300), (2, 100), (3, 90)], 10_000_000)], &mut Vec::new());
-        assert!(packed.0.len() <= 16, "{}", packed.0.len());
+        let (mut packed, mut bytes) = (Packed::default(), Vec::new());
+        ending(Method::Get, 200, &[(1, 300), (2, 100), (3, 90)], 10_000_000).put(&mut bytes);
+        packed.set(&bytes);
+        assert!(matches!(packed, Packed::Here { .. }), "{} bytes", bytes.len());
+        assert_eq!(size_of::<Packed>(), 24);
     }
 }

@@ -16,15 +16,6 @@ impl<const N: usize> Default for Buckets<N> {
 }
 
 impl<const N: usize> Buckets<N> {
-    /// A histogram as a worker says it. Nothing at all is one without observations; `None`: another number of
-    /// buckets than ours, from a filter of another version.
-    pub(super) fn read(counts: &[u64], sum_us: u64) -> Option<Self> {
-        if counts.is_empty() {
-            return Some(Self { counts: [0; N], sum_us });
-        }
-        Some(Self { counts: counts.try_into().ok()?, sum_us })
-    }
-
     /// How many observations there are.
     pub fn count(&self) -> u64 {
         self.counts.iter().fold(0, |sum, count| sum.saturating_add(*count))

@@ -7,6 +7,7 @@ use super::{
     Ignored,
     endings::{Ending, Packed},
     histogram::Buckets,
+    report::{Endings, Said, SaidEnding, SaidRare},
 };
 use sluice_core::count::{
     Completion, DURATION_BUCKETS_MS, HOLD_BUCKETS_MS, LAG_BUCKETS_MS, MAX_COMPLETIONS, Method,
@@ -69,7 +70,7 @@ impl Last {
     /// those of a month, and would else look like a burst. What is under way counts at once all the same.
     pub(super) fn update<'a>(
         &mut self,
-        said: &link::RouteCounts,
+        said: &Said<'_>,
         is_baseline: bool,
         ignored: &Ignored,
         room: &'a mut Room,
@@ -85,39 +86,76 @@ impl Last {
         self.arrivals = said.arrivals;
         self.concurrency_us = said.concurrency_us;
 
-        let rare = Rare::read(said, ignored);
-        if rare != Rare::default() || self.rare.is_some() {
-            let last = self.rare.get_or_insert_default();
-            let new = rare.since(last);
-            if new != Rare::default() {
-                news.rare = Some(Box::new(new));
-            }
-            **last = rare;
-        }
-        if !said.completions.is_empty() {
-            self.endings.unpack(endings);
-            for said in said.completions.iter().take(MAX_COMPLETIONS + 1) {
-                let now = Buckets::read(&said.duration_buckets, said.duration_us);
-                // A label's values must not be a gateway's choice: three digits are a code, or 0 for none.
-                let code = u16::try_from(said.code).ok().filter(|code| matches!(code, 0 | 100..=999));
-                let (Some(code), Some(now)) = (code, now) else {
-                    ignored.histograms.fetch_add(1, Ordering::Relaxed);
-                    continue;
-                };
-                let completion = Completion { method: method(said.method), code };
-                let Some(known) = Ending::of(endings, completion, MAX_COMPLETIONS + 1) else { continue };
-                let new = known.update(&now);
-                if new.count() > 0 {
-                    news.completions.push((completion, new));
+        let mut rare = None;
+        let ended = said.more(&mut rare);
+        if rare.is_some() || self.rare.is_some() {
+            let rare = Rare::read(rare.unwrap_or_default(), ignored);
+            if rare != Rare::default() || self.rare.is_some() {
+                let last = self.rare.get_or_insert_default();
+                let new = rare.since(last);
+                if new != Rare::default() {
+                    news.rare = Some(Box::new(new));
                 }
+                **last = rare;
             }
-            self.endings.pack(endings, packed);
         }
+        packed.clear();
+        if !self.end_in_order(ended.clone(), news, packed) {
+            packed.clear();
+            news.completions.clear();
+            self.end(ended, ignored, news, endings);
+            endings.iter().for_each(|ending| ending.put(packed));
+        }
+        self.endings.set(packed);
         if is_baseline {
             news.clear(news.in_flight, news.held);
         }
         news
     }
+
+    /// What is new of how requests ended, with what is to be kept as `packed`: if what is said are the kinds that
+    /// were said before, in the same order. That is nearly always so, and needs no table of them.
+    fn end_in_order(&self, said: Endings<'_>, news: &mut News, packed: &mut Vec<u8>) -> bool {
+        let mut kept = self.endings.bytes();
+        for said in said {
+            let Some((completion, now)) = ending(said) else { return false };
+            let known = Ending::take(&mut kept).filter(|known| known.completion() == completion);
+            let Some(mut known) = known else { return false };
+            let new = known.update(&now);
+            if new.count() > 0 {
+                news.completions.push((completion, new));
+            }
+            known.put(packed);
+        }
+        packed.extend_from_slice(kept);
+        true
+    }
+
+    /// The same for any kinds, with what is to be kept as `endings`.
+    fn end(&self, said: Endings<'_>, ignored: &Ignored, news: &mut News, endings: &mut Vec<Ending>) {
+        endings.clear();
+        let mut kept = self.endings.bytes();
+        endings.extend(std::iter::from_fn(|| Ending::take(&mut kept)));
+        for said in said.take(MAX_COMPLETIONS + 1) {
+            let Some((completion, now)) = ending(said) else {
+                ignored.histograms.fetch_add(1, Ordering::Relaxed);
+                continue;
+            };
+            let Some(known) = Ending::of(endings, completion, MAX_COMPLETIONS + 1) else { continue };
+            let new = known.update(&now);
+            if new.count() > 0 {
+                news.completions.push((completion, new));
+            }
+        }
+    }
+}
+
+/// How requests ended, if that can be counted.
+fn ending(said: SaidEnding) -> Option<(Completion, Buckets<DURATION_BUCKETS>)> {
+    // A label's values must not be a gateway's choice: three digits are a code, or 0 for none.
+    let code = u16::try_from(said.code).ok().filter(|code| matches!(code, 0 | 100..=999))?;
+    let completion = Completion { method: method(said.method), code };
+    Some((completion, said.durations.whole(said.duration_us)?))
 }
 
 // === impl News ===
@@ -134,20 +172,17 @@ impl News {
 // === impl Rare ===
 
 impl Rare {
-    fn read(said: &link::RouteCounts, ignored: &Ignored) -> Self {
-        fn histogram<const N: usize>(counts: &[u64], sum_us: u64, ignored: &Ignored) -> Buckets<N> {
-            Buckets::read(counts, sum_us).unwrap_or_else(|| {
-                ignored.histograms.fetch_add(1, Ordering::Relaxed);
-                Buckets::default()
-            })
-        }
+    fn read(said: SaidRare, ignored: &Ignored) -> Self {
+        let (holds, lags) = (said.holds.whole(said.hold_us), said.lags.whole(said.lag_us));
+        let unlike = u64::from(holds.is_none()) + u64::from(lags.is_none());
+        ignored.histograms.fetch_add(unlike, Ordering::Relaxed);
         Self {
             cold_starts: said.cold_starts,
             rejections: said.rejections,
             expirations: said.expirations,
             mismatches: said.mismatches,
-            holds: histogram(&said.hold_buckets, said.hold_us, ignored),
-            lags: histogram(&said.lag_buckets, said.lag_us, ignored),
+            holds: holds.unwrap_or_default(),
+            lags: lags.unwrap_or_default(),
         }
     }
 

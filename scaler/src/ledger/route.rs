@@ -239,8 +239,12 @@ impl Tally {
             }
         }
         for (completion, durations) in &news.completions {
-            let fits =
-                totals.completions.len() < MAX_COMPLETIONS || totals.completions.contains_key(completion);
+            // Nearly always it is known.
+            if let Some(known) = totals.completions.get_mut(completion) {
+                known.add(durations);
+                continue;
+            }
+            let fits = totals.completions.len() < MAX_COMPLETIONS;
             let completion =
                 if fits { *completion } else { Completion { method: completion.method, code: 0 } };
             totals.completions.entry(completion).or_default().add(durations);

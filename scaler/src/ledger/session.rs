@@ -3,11 +3,12 @@
 use super::{
     Ledger,
     last::{Last, Room},
-    lines::{Line, Lines},
+    lines::{LINE_BITS, Line, Lines},
+    report::{Report, Said},
 };
 use sluice_core::{metric::Share, route::RouteId, time::Instant};
-use sluice_proto::link;
 use std::{
+    cell::RefCell,
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
     time::Duration,
 };
@@ -15,9 +16,17 @@ use tokio::sync::watch;
 
 /// How many routes a worker may name: far more than an Envoy takes as clusters.
 const MAX_ROUTES: usize = 131_072;
+const _: () = assert!(MAX_ROUTES < 1 << LINE_BITS);
 /// How many of them may be unknown here. Not none: another replica may have told the worker of a route before this
 /// one knows it, and the requests that wait for it must not be missed.
 const MAX_UNKNOWN_ROUTES: usize = 4_096;
+/// How many routes of a report are looked up before they are counted.
+const BATCH: usize = 32;
+
+thread_local! {
+    /// One for all sessions: they are counted one after the other.
+    static ROOM: RefCell<Room> = RefCell::default();
+}
 
 /// A worker's name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -125,7 +134,7 @@ impl Seat {
     ///
     /// # Errors
     /// If a newer stream of the same worker is there.
-    pub fn report(&self, ledger: &Ledger, now: Instant, report: &link::Report) -> Result<(), Superseded> {
+    pub fn report(&self, ledger: &Ledger, now: Instant, report: &Report) -> Result<(), Superseded> {
         let mut state = self.session.lock();
         if state.stream != self.stream {
             return Err(Superseded(()));
@@ -213,7 +222,7 @@ impl Session {
 // === impl State ===
 
 impl State {
-    fn report(&mut self, ledger: &Ledger, now: Instant, report: &link::Report) {
+    fn report(&mut self, ledger: &Ledger, now: Instant, report: &Report) {
         let is_baseline = !std::mem::replace(&mut self.is_news, true);
         self.reported = Some(now);
         self.reports = self.reports.wrapping_add(1);
@@ -221,19 +230,24 @@ impl State {
             // Some of them may have become known since.
             self.recount();
         }
-        let mut room = Room::default();
-        for said in &report.routes {
-            let id = RouteId(said.route);
-            if self.lines.find(id).is_none() && !self.admit(ledger, now, id) {
-                ledger.ignored.routes.fetch_add(1, Ordering::Relaxed);
-                continue;
+        ROOM.with_borrow_mut(|room| {
+            let mut routes = report.routes();
+            loop {
+                let (mut batch, mut len) = ([Said::default(); BATCH], 0);
+                for (place, said) in batch.iter_mut().zip(&mut routes) {
+                    *place = said;
+                    len += 1;
+                }
+                let lines = self.lines.find_all(&batch.map(|said| RouteId(said.route)));
+                for (said, line) in batch.iter().zip(lines).take(len) {
+                    self.count(ledger, now, said, line, is_baseline, room);
+                }
+                if len < BATCH {
+                    break;
+                }
             }
-            let Some(line) = self.lines.find(id) else { continue };
-            line.report = self.reports;
-            let news = line.last.update(said, is_baseline, &ledger.ignored, &mut room);
-            line.route.add(now, &mut line.share, news);
-        }
-        if report.complete {
+        });
+        if report.is_complete() {
             // What it does not name is zero there, its counters too: it has forgotten the route.
             let current = self.reports;
             self.lines.retain(|line| {
@@ -246,21 +260,43 @@ impl State {
         }
     }
 
+    /// Counts what is said of a route; `line` is where it was found.
+    fn count(
+        &mut self,
+        ledger: &Ledger,
+        now: Instant,
+        said: &Said<'_>,
+        line: Option<usize>,
+        is_baseline: bool,
+        room: &mut Room,
+    ) {
+        let id = RouteId(said.route);
+        // It may have been admitted since it was looked up: somebody may name it twice.
+        let Some(line) = line.or_else(|| self.lines.find(id)).or_else(|| self.admit(ledger, now, id)) else {
+            ledger.ignored.routes.fetch_add(1, Ordering::Relaxed);
+            return;
+        };
+        let Some(line) = self.lines.get(line) else { return };
+        line.report = self.reports;
+        let news = line.last.update(said, is_baseline, &ledger.ignored, room);
+        line.route.add(now, &mut line.share, news);
+    }
+
     fn recount(&mut self) {
         self.unknown = self.lines.iter().filter(|line| !line.route.is_known()).count();
     }
 
-    /// A route that this worker has not named before.
-    fn admit(&mut self, ledger: &Ledger, now: Instant, id: RouteId) -> bool {
+    /// A route that this worker has not named before; gives where its line is. `None`: there are too many.
+    fn admit(&mut self, ledger: &Ledger, now: Instant, id: RouteId) -> Option<usize> {
         let known = ledger.find(id).filter(|route| route.is_known());
         if self.lines.len() >= MAX_ROUTES || (known.is_none() && self.unknown >= MAX_UNKNOWN_ROUTES) {
-            return false;
+            return None;
         }
         if known.is_none() {
             self.unknown += 1;
         }
         let route = known.unwrap_or_else(|| ledger.route(now, id));
         self.lines.push(Line { id, route, last: Last::default(), share: Share::new(now), report: 0 });
-        true
+        self.lines.len().checked_sub(1)
     }
 }

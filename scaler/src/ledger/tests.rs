@@ -4,7 +4,7 @@ use sluice_core::{
     count::{Completion, DURATION_BUCKETS_MS, HOLD_BUCKETS_MS, Method},
     route::{ClusterPattern, Kind, RouteSpec},
 };
-use sluice_proto::link::{self, Report, RouteCounts};
+use sluice_proto::link::{self, RouteCounts};
 
 const WINDOW: Duration = Duration::from_secs(30);
 const APP: u64 = 1;
@@ -58,7 +58,7 @@ impl Bed {
     }
 
     fn report(&self, ms: u64, seat: &Seat, complete: bool, routes: Vec<RouteCounts>) {
-        let report = Report { sequence: 1, complete, routes };
+        let report = Report::of(&link::Report { sequence: 1, complete, routes }).unwrap();
         seat.report(&self.ledger, at(ms), &report).unwrap();
     }
 
@@ -152,7 +152,8 @@ fn the_newest_stream_wins_while_the_old_one_still_lives() {
     let old = bed.join(1);
     bed.report(0, &old, true, vec![counts(APP, 2, 0, 2)]);
     let new = bed.join(1);
-    let late = Report { sequence: 2, complete: false, routes: vec![counts(APP, 9, 9, 99)] };
+    let late = link::Report { sequence: 2, complete: false, routes: vec![counts(APP, 9, 9, 99)] };
+    let late = Report::of(&late).unwrap();
     assert!(old.report(&bed.ledger, at(2), &late).is_err());
     assert_eq!(bed.gauges(), (2, 0));
     bed.report(3, &new, true, vec![counts(APP, 1, 0, 3)]);

@@ -1,8 +1,11 @@
 //! The service as tonic serves it, with the link's own codec in place of the one that the generated server brings.
 
-use super::{LinkService, MAX_MESSAGE, codec::Down, codec::LinkCodec};
+use super::{
+    LinkService, MAX_MESSAGE,
+    codec::{Down, LinkCodec, Up},
+};
 use futures::{Stream, future::BoxFuture};
-use sluice_proto::link::{FromWorker, link_server};
+use sluice_proto::link::link_server;
 use std::{
     convert::Infallible,
     pin::Pin,
@@ -64,12 +67,12 @@ impl Service<http::Request<Body>> for LinkServer {
 
 // === impl Connect ===
 
-impl StreamingService<FromWorker> for Connect {
+impl StreamingService<Up> for Connect {
     type Response = Down;
     type ResponseStream = Told;
     type Future = BoxFuture<'static, Result<Response<Told>, Status>>;
 
-    fn call(&mut self, request: Request<Streaming<FromWorker>>) -> Self::Future {
+    fn call(&mut self, request: Request<Streaming<Up>>) -> Self::Future {
         let service = self.0.clone();
         Box::pin(async move { service.connect(request).await })
     }

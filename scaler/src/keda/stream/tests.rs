@@ -2,13 +2,13 @@ use super::*;
 use crate::{
     config::Args,
     index::route_id,
-    ledger::{Seat, WorkerId},
+    ledger::{Report, Seat, WorkerId},
     source::{Batch, Event, Object, ObjectKind, ObjectRef},
 };
 use clap::Parser;
 use futures::StreamExt;
 use serde_json::json;
-use sluice_proto::link::{Report, RouteCounts};
+use sluice_proto::link::{self, RouteCounts};
 use std::time::Duration;
 
 /// A hub without a source and without a network: what time does to streams, and nothing else.
@@ -31,7 +31,8 @@ impl Bed {
     }
 
     fn report(&self, routes: Vec<RouteCounts>) {
-        let report = Report { sequence: 1, complete: false, routes };
+        let report = link::Report { sequence: 1, complete: false, routes };
+        let report = Report::of(&report).unwrap();
         self.seat.report(&self.hub.ledger, self.hub.clock.now(), &report).unwrap();
     }
 
