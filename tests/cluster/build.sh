@@ -26,7 +26,8 @@ http_add_on_programs='add-on-interceptor|github.com/kedacore/http-add-on/interce
 add-on-operator|github.com/kedacore/http-add-on/operator|1
 add-on-scaler|github.com/kedacore/http-add-on/scaler|0.5'
 istio_programs='istiod|istio.io/istio/pilot/cmd/pilot-discovery|4
-istioctl|istio.io/istio/istioctl/cmd/istioctl|1'
+istioctl|istio.io/istio/istioctl/cmd/istioctl|1
+pilot-agent|istio.io/istio/pilot/cmd/pilot-agent|0.5'
 
 # Without these the API server calls itself v0.0.0, which clients that look at the version refuse.
 kubernetes_ldflags() {
@@ -133,7 +134,8 @@ after_http_add_on() { # dir
   echo "add-on-manifests=$1/manifests"
 }
 
-# Istio's CRDs and those of the Gateway API, each from the module that istiod was built with.
+# Istio's CRDs and those of the Gateway API, each from the module that istiod was built with, and what istio-agent makes
+# Envoy's bootstrap of.
 after_istio() { # dir
   if [ ! -d "$1/manifests" ]; then
     need_go
@@ -144,9 +146,11 @@ after_istio() { # dir
     cp "$istio/manifests/charts/base/files/crd-all.gen.yaml" "$new/istio-crds.yaml"
     # Beside them lies a policy, which is not wanted.
     grep -l '^kind: CustomResourceDefinition' "$gateway"/config/crd/standard/*.yaml | xargs cp -t "$new/"
+    install -m 644 "$istio/tools/packaging/common/envoy_bootstrap.json" "$1/bootstrap.json"
     chmod -R u+w "$new"; mv "$new" "$1/manifests"
   fi
   echo "istio-manifests=$1/manifests"
+  echo "istio-bootstrap=$1/bootstrap.json"
 }
 
 need_go() {

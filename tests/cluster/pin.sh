@@ -55,7 +55,8 @@ pin_istio() {
   {
     printf 'module sluice.dev/tests/cluster/istio\n\n'
     language "$upstream"
-    printf 'tool (\n\tistio.io/istio/istioctl/cmd/istioctl\n\tistio.io/istio/pilot/cmd/pilot-discovery\n)\n\n'
+    printf 'tool (\n\tistio.io/istio/istioctl/cmd/istioctl\n\tistio.io/istio/pilot/cmd/pilot-agent\n'
+    printf '\tistio.io/istio/pilot/cmd/pilot-discovery\n)\n\n'
     printf 'require istio.io/istio %s\n\n' "$ISTIO_VERSION"
     printf 'replace (\n'
     local envoy=github.com/envoyproxy/go-control-plane

@@ -3,6 +3,8 @@
 
 #[path = "istio_endpoints/addresses.rs"]
 mod addresses;
+#[path = "istio_endpoints/authorities.rs"]
+mod authorities;
 #[path = "istio_endpoints/pod.rs"]
 mod pod;
 #[path = "istio_endpoints/ports.rs"]

@@ -3,12 +3,15 @@
 //! istiod runs as a Pod like everything else, so a test can restart it or change its environment as a user would:
 //! through its Deployment. What differs from an installation of Istio's own:
 //!
-//! * xDS is plain (port 15010) and mesh TLS is off: there is no istio-agent next to the gateways that would fetch
-//!   certificates. Injection and validation webhooks are off, since nothing is injected here.
+//! * xDS is plain (port 15010) and mesh TLS is off: nobody issues certificates. Injection and validation webhooks are
+//!   off, since nothing is injected here.
+//! * Gateways are Envoy alone, without istio-agent next to it, except where a test asks for it
+//!   ([`GatewayOptions::agent`]).
 //! * The gateways are Envoy as Envoy's project releases it, of the line that this Istio carries. It lacks Istio's own
 //!   extensions, and an EnvoyFilter of the bed's takes them out of the gateways' chains.
 //! * Pods share one network stack, and a gateway's listeners bind the wildcard: each gateway needs ports of its own.
 
+mod agent;
 mod app;
 mod gateway;
 pub mod operator;
@@ -26,7 +29,7 @@ use std::time::Duration;
 pub use app::App;
 pub use gateway::{Gateway, GatewayOptions};
 pub use sluice::{Replica, Sluice};
-pub use world::{GATEWAY, World, gateway_object, run};
+pub use world::{GATEWAY, World, gateway_object, run, run_behind};
 
 /// The mesh's root namespace, where istiod runs.
 pub const NAMESPACE: &str = "istio-system";
@@ -74,7 +77,7 @@ impl Istio {
     pub async fn start_with(cluster: &Cluster, options: &Options) -> Result<Self> {
         let bed = cluster.bed().context("Istio is tested on the bed, not on a cluster of one's own")?;
         let programs = tokio::task::spawn_blocking(|| Programs::build_parts(&["istio"])).await??;
-        for name in ["istiod", "istioctl"] {
+        for name in ["istiod", "istioctl", "pilot-agent", "istio-bootstrap"] {
             bed.add_program(name, programs.get(name)?);
         }
         let version = envoy::tested_versions()?.into_iter().find(|version| version.starts_with(ENVOY_LINE));

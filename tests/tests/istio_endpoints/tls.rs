@@ -10,7 +10,7 @@ use sluice_tests::{
 use std::collections::BTreeSet;
 
 /// A DestinationRule for TLS to a host.
-fn tls(world: &World, name: &str, host: &str, tls: Value) -> Value {
+pub(crate) fn tls(world: &World, name: &str, host: &str, tls: Value) -> Value {
     json!({
         "apiVersion": "networking.istio.io/v1",
         "kind": "DestinationRule",
@@ -26,7 +26,7 @@ fn a_backend_with_tls_is_asked_for_the_name_that_its_rule_says() {
         let identity = authority.identity("shop", &["shop.internal"])?;
         let backend = Backend::create(&world, "shop", json!([{"name": "https", "port": 443}])).await?;
         let pod = Pod::start_tls("10.99.250.1:9443", &identity).await?;
-        // Nobody here serves authorities to the gateway, as istio-agent would.
+        // There is no istio-agent here that would serve authorities to the gateway.
         let settings = json!({"mode": "SIMPLE", "sni": "shop.internal", "insecureSkipVerify": true});
         world.cluster.apply(&[tls(&world, "shop", &backend.service_host(), settings)]).await?;
         backend.route("shop", 443, json!({"portName": "https"})).await?;

@@ -1,6 +1,10 @@
 //! A gateway: Envoy as a Deployment, with its configuration from istiod.
 
-use super::{Istio, LIMIT, NAMESPACE, RELEASE, field, rolled_out};
+use super::{
+    Istio, LIMIT, NAMESPACE, RELEASE,
+    agent::{self, Parts},
+    field, rolled_out,
+};
 use crate::{http, wait};
 use anyhow::{Context as _, Result, bail};
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
@@ -27,6 +31,9 @@ pub struct GatewayOptions {
     pub workers: u32,
     /// The Service's ports, and those on which the Pods listen for them.
     pub ports: Vec<(u16, u16)>,
+    /// Whether istio-agent starts Envoy and serves it certificates, as in an installation of Istio's. One gateway of the bed
+    /// can have it at a time, with one Pod.
+    pub agent: bool,
 }
 
 /// A running gateway.
@@ -48,6 +55,7 @@ impl Default for GatewayOptions {
             replicas: 1,
             workers: 2,
             ports: vec![(80, 18080)],
+            agent: false,
         }
     }
 }
@@ -66,13 +74,13 @@ impl GatewayOptions {
         }
     }
 
-    fn pod_labels(&self) -> BTreeMap<String, String> {
+    pub(super) fn pod_labels(&self) -> BTreeMap<String, String> {
         let mut labels = self.labels.clone();
         labels.insert("app".to_owned(), self.name.clone());
         labels
     }
 
-    fn objects(&self) -> Vec<Value> {
+    fn objects(&self, pod: &Value) -> Vec<Value> {
         let Self { name, namespace, .. } = self;
         let labels = self.pod_labels();
         let metadata = json!({"name": name, "namespace": namespace, "labels": labels});
@@ -94,21 +102,15 @@ impl GatewayOptions {
                 "spec": {
                     "replicas": self.replicas,
                     "selector": {"matchLabels": {"app": name}},
-                    "template": {
-                        "metadata": {"labels": labels},
-                        "spec": {
-                            "serviceAccountName": name,
-                            "terminationGracePeriodSeconds": 2,
-                            "containers": [self.envoy()],
-                        },
-                    },
+                    "template": {"metadata": {"labels": labels}, "spec": pod},
                 },
             }),
         ]
     }
 
-    fn envoy(&self) -> Value {
-        json!({
+    /// The spec of a Pod that is Envoy alone.
+    fn pod(&self) -> Value {
+        let container = json!({
             "name": "istio-proxy",
             "image": "envoy",
             "args": [
@@ -127,6 +129,11 @@ impl GatewayOptions {
             ],
             "ports": [{"name": "admin", "containerPort": ADMIN_PORT}],
             "readinessProbe": {"httpGet": {"path": "/ready", "port": ADMIN_PORT}},
+        });
+        json!({
+            "serviceAccountName": self.name,
+            "terminationGracePeriodSeconds": 2,
+            "containers": [container],
         })
     }
 
@@ -198,7 +205,14 @@ impl Istio {
     /// If its Pods do not become ready.
     pub async fn gateway(&self, options: GatewayOptions) -> Result<Gateway> {
         let cluster = self.cluster();
-        cluster.apply(&options.objects()).await?;
+        let pod = if options.agent {
+            let bed = cluster.bed().context("needs the bed")?;
+            let (envoy, template) = (bed.program("envoy")?, bed.program("istio-bootstrap")?);
+            agent::pod(&options, &Parts { envoy: &envoy, template: &template })?
+        } else {
+            options.pod()
+        };
+        cluster.apply(&options.objects(&pod)).await?;
         let deployments = Api::<Deployment>::namespaced(cluster.client(), &options.namespace);
         cluster
             .wait_for(&deployments, &options.name, LIMIT, rolled_out)
@@ -256,8 +270,9 @@ impl Gateway {
     /// # Errors
     /// If it does not answer with 200.
     pub async fn admin(&self, path: &str) -> Result<String> {
-        let (_, ip) = self.pod().await?;
-        let answer = http::get(SocketAddr::new(ip, ADMIN_PORT), path).await?;
+        let address =
+            if self.options.agent { agent::ADMIN } else { SocketAddr::new(self.pod().await?.1, ADMIN_PORT) };
+        let answer = http::get(address, path).await?;
         if answer.status != 200 {
             bail!("{path}: {} {}", answer.status, answer.text());
         }

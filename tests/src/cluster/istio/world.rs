@@ -39,12 +39,26 @@ pub fn run<F>(name: &'static str, test: impl FnOnce(World) -> F + Send + 'static
 where
     F: Future<Output = Result<()>>,
 {
+    run_behind(GatewayOptions::default(), name, test);
+}
+
+/// As [`run`], behind a gateway with options; it has to have the labels of Istio's ingress gateway.
+///
+/// # Panics
+/// As [`run`].
+pub fn run_behind<F>(
+    gateway: GatewayOptions,
+    name: &'static str,
+    test: impl FnOnce(World) -> F + Send + 'static,
+) where
+    F: Future<Output = Result<()>>,
+{
     if std::env::var_os(cluster::KUBECONFIG_VARIABLE).is_some() {
         println!("passed over: {} names another cluster than the bed", cluster::KUBECONFIG_VARIABLE);
         return;
     }
     cluster::run(async move |cluster| {
-        let world = World::start(cluster.clone(), name).await?;
+        let world = World::start(cluster.clone(), gateway, name).await?;
         let namespace = world.namespace.clone();
         test(world).await?;
         cluster.delete_namespace(&namespace).await
@@ -54,10 +68,10 @@ where
 // === impl World ===
 
 impl World {
-    async fn start(cluster: Cluster, name: &str) -> Result<Self> {
+    async fn start(cluster: Cluster, gateway: GatewayOptions, name: &str) -> Result<Self> {
         let istio = Istio::start(&cluster).await?;
         let sluice = Sluice::install(&istio).await?;
-        let gateway = istio.gateway(GatewayOptions::default()).await?;
+        let gateway = istio.gateway(gateway).await?;
         sluice.apply(&sluice.manifest(&Settings::default())?).await?;
         let namespace = cluster.namespace(name).await?;
         let selector = json!({"istio": "ingressgateway"});

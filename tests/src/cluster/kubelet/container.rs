@@ -32,6 +32,8 @@ const STEADY: Duration = Duration::from_secs(10);
 #[derive(Clone, Debug)]
 pub(super) struct Launch {
     pub(super) program: PathBuf,
+    /// `workingDir`; `/` where there is none.
+    pub(super) folder: Option<String>,
     pub(super) args: Vec<String>,
     pub(super) env: Vec<(String, String)>,
     pub(super) readiness: Option<Readiness>,
@@ -122,7 +124,14 @@ pub(super) async fn supervise(
 }
 
 fn start(launch: &Launch, netns: &NetNamespace) -> anyhow::Result<Child> {
-    let mut command: Command = netns.command(&launch.program);
+    let mut command: Command = match &launch.folder {
+        Some(folder) => {
+            let mut command = netns.command("env");
+            command.arg("-C").arg(folder).arg(&launch.program);
+            command
+        }
+        None => netns.command(&launch.program),
+    };
     command.args(&launch.args).env_clear().envs(launch.env.iter().map(|(name, value)| (name, value)));
     spawn_logged(command, &launch.log)
 }

@@ -1,8 +1,8 @@
 //! From a container's spec to what is run: command, arguments, environment, volumes, token.
 //!
 //! Volumes cannot be mounted where all Pods see one file system, so `secret`, `configMap` and `emptyDir` volumes
-//! become folders of the Pod's own, and wherever an argument or a variable starts with a `mountPath`, the folder's
-//! path takes its place (also after a `=`). The service account's token comes as a kubeconfig named by `KUBECONFIG`
+//! become folders of the Pod's own, and wherever an argument, a variable or `workingDir` starts with a `mountPath`, the
+//! folder's path takes its place (also after a `=`). The service account's token comes as a kubeconfig named by `KUBECONFIG`
 //! instead of files in `/var/run/secrets`, with exactly the account's rights.
 
 use std::{
@@ -79,6 +79,7 @@ impl<'a> Launcher<'a> {
         let known = Path::new(&program).file_name().and_then(|name| programs.find(name.to_str()?));
         Ok(Launch {
             program: known.map_or_else(|| PathBuf::from(&program), Path::to_path_buf),
+            folder: container.working_dir.as_deref().map(&text),
             args: words.map(|word| text(word)).collect(),
             env: env.iter().map(|(name, value)| (name.clone(), self.relocate(value, container))).collect(),
             readiness: Readiness::of(container, self.ip).map_err(|error| anyhow!(error))?,
