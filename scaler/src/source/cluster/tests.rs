@@ -22,6 +22,14 @@ impl Bed {
         Self::start_as(None, None).await
     }
 
+    /// All that there is, at version 5, is the Service `a`.
+    async fn with_a() -> Self {
+        let mut bed = Self::start().await;
+        bed.server.list().await.page("5", "", &[service("a", "1")]);
+        bed.part().await;
+        bed
+    }
+
     async fn start_as(namespace: Option<&str>, selector: Option<&str>) -> Self {
         let (server, client) = Server::start().await;
         Self::of(server, client, namespace, selector)
@@ -119,9 +127,7 @@ async fn an_empty_list_is_the_whole_truth_too() {
 
 #[tokio::test]
 async fn a_watch_that_ended_goes_on_where_it_was() {
-    let mut bed = Bed::start().await;
-    bed.server.list().await.page("5", "", &[service("a", "1")]);
-    bed.part().await;
+    let mut bed = Bed::with_a().await;
     let stream = bed.server.watch("5").await.stream();
     stream.send("MODIFIED", &service("a", "6")).await;
     assert_eq!(bed.events().await, ["+a"]);
@@ -196,9 +202,7 @@ async fn a_list_that_is_too_slow_is_begun_anew_and_one_that_cannot_be_begun_is_s
 
 #[tokio::test]
 async fn an_api_server_that_is_away_changes_nothing_and_is_said() {
-    let mut bed = Bed::start().await;
-    bed.server.list().await.page("5", "", &[service("a", "1")]);
-    bed.part().await;
+    let mut bed = Bed::with_a().await;
     bed.server.watch("5").await.fail(503);
     let part = bed.part().await;
     assert_eq!(part.events, []);
@@ -231,9 +235,7 @@ async fn a_kind_that_is_not_installed_keeps_nobody_waiting_and_is_found_later() 
 
 #[tokio::test]
 async fn a_kind_that_is_not_installed_any_more_keeps_its_objects_until_a_list_says_otherwise() {
-    let mut bed = Bed::start().await;
-    bed.server.list().await.page("5", "", &[service("a", "1")]);
-    bed.part().await;
+    let mut bed = Bed::with_a().await;
     bed.server.watch("5").await.fail(404);
     let part = bed.part().await;
     assert_eq!(part.events, []);
@@ -293,9 +295,7 @@ async fn of_many_objects_that_do_not_read_the_first_are_named_and_the_others_cou
 
 #[tokio::test]
 async fn a_line_that_is_no_event_is_a_broken_watch_and_no_more() {
-    let mut bed = Bed::start().await;
-    bed.server.list().await.page("5", "", &[service("a", "1")]);
-    bed.part().await;
+    let mut bed = Bed::with_a().await;
     let stream = bed.server.watch("5").await.stream();
     stream.send("ADDED", &service("b", "6")).await;
     assert_eq!(bed.events().await, ["+b"]);

@@ -5,9 +5,7 @@ use tokio::time::Instant;
 
 #[tokio::test]
 async fn a_connection_that_breaks_in_the_middle_of_a_line_goes_on_where_it_was() {
-    let mut bed = Bed::start().await;
-    bed.server.list().await.page("5", "", &[service("a", "1")]);
-    bed.part().await;
+    let mut bed = Bed::with_a().await;
     let stream = bed.server.watch("5").await.stream();
     stream.send("MODIFIED", &service("a", "6")).await;
     assert_eq!(bed.events().await, ["+a"]);
@@ -17,9 +15,7 @@ async fn a_connection_that_breaks_in_the_middle_of_a_line_goes_on_where_it_was()
 
 #[tokio::test]
 async fn an_error_within_a_watch_is_said_and_the_next_watch_goes_on_where_it_was() {
-    let mut bed = Bed::start().await;
-    bed.server.list().await.page("5", "", &[service("a", "1")]);
-    bed.part().await;
+    let mut bed = Bed::with_a().await;
     let stream = bed.server.watch("5").await.stream();
     stream.send("MODIFIED", &service("a", "6")).await;
     assert_eq!(bed.events().await, ["+a"]);
@@ -34,9 +30,7 @@ async fn an_error_within_a_watch_is_said_and_the_next_watch_goes_on_where_it_was
 
 #[tokio::test]
 async fn a_change_shows_that_a_watch_goes_on_after_an_error() {
-    let mut bed = Bed::start().await;
-    bed.server.list().await.page("5", "", &[service("a", "1")]);
-    bed.part().await;
+    let mut bed = Bed::with_a().await;
     let stream = bed.server.watch("5").await.stream();
     stream.error(500).await;
     assert_eq!(bed.problems().await.len(), 1);
@@ -49,9 +43,7 @@ async fn a_change_shows_that_a_watch_goes_on_after_an_error() {
 #[tokio::test]
 async fn a_version_that_the_api_server_cannot_watch_from_is_listed_anew() {
     for code in [400, 410, 504] {
-        let mut bed = Bed::start().await;
-        bed.server.list().await.page("5", "", &[service("a", "1")]);
-        bed.part().await;
+        let mut bed = Bed::with_a().await;
         bed.server.watch("5").await.fail(code);
         assert_eq!(bed.problems().await, [], "{code}: a list will tell");
         bed.server.list().await.page("50", "", &[service("a", "1")]);
@@ -61,9 +53,7 @@ async fn a_version_that_the_api_server_cannot_watch_from_is_listed_anew() {
 
 #[tokio::test]
 async fn a_right_that_was_taken_away_is_named_and_the_watch_goes_on_with_it() {
-    let mut bed = Bed::start().await;
-    bed.server.list().await.page("5", "", &[service("a", "1")]);
-    bed.part().await;
+    let mut bed = Bed::with_a().await;
     bed.server.watch("5").await.fail(403);
     let part = bed.part().await;
     assert_eq!(part.events, []);
