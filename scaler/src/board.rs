@@ -2,12 +2,16 @@
 //!
 //! Every session follows at its own pace. It remembers the version that it has told, and asks for what is new
 //! since: of a route that changed ten times in between, the last state. One that fell too far behind gets a new
-//! snapshot.
+//! snapshot. Which version each has told is known here: something has to wait until all of them have (`readers`).
 
+mod readers;
 #[cfg(test)]
 mod tests;
 
+pub use readers::Reader;
+
 use crate::index::{Changes, Published};
+use readers::Readers;
 use sluice_core::{
     gate::Hint,
     route::{RouteId, RouteSpec},
@@ -26,6 +30,7 @@ const MAX_CHANGES: usize = 65_536;
 pub struct Board {
     state: RwLock<State>,
     version: watch::Sender<u64>,
+    readers: Readers,
 }
 
 #[derive(Debug, Default)]
@@ -68,7 +73,7 @@ pub struct News {
 
 impl Default for Board {
     fn default() -> Self {
-        Self { state: RwLock::default(), version: watch::Sender::new(0) }
+        Self { state: RwLock::default(), version: watch::Sender::new(0), readers: Readers::default() }
     }
 }
 
@@ -106,6 +111,16 @@ impl Board {
     /// The last version.
     pub fn version(&self) -> u64 {
         *self.version.borrow()
+    }
+
+    /// A session comes. Until it says otherwise it has told nothing.
+    pub fn join(&self) -> Reader<'_> {
+        self.readers.join()
+    }
+
+    /// The version that every session has told; the last one where there is none.
+    pub fn told_by_all(&self) -> u64 {
+        self.readers.slowest().unwrap_or_else(|| self.version())
     }
 
     /// How many changes there were since the version `told`, a route as often as it changed. `None` if nobody knows

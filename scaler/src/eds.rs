@@ -6,8 +6,8 @@
 //! - A name that stands for no Service is answered with no endpoints. Left out, Envoy would wait for it until its
 //!   `initial_fetch_timeout`, and would keep the old endpoints of a Service that is gone.
 //! - An endpoint that is not ready, or ending, is left out.
-//! - What comes is told at once. That the last endpoint is gone is told [`REMOVAL_DELAY`] later than gateways are told
-//!   "not ready" over the link, because an Envoy that learns of it first answers 503 to what arrives in between.
+//! - What comes is told at once. That the last endpoint is gone is told [`REMOVAL_DELAY`] after all links were told
+//!   "not ready", because an Envoy that learns of it first answers 503 to what arrives in between.
 //!
 //! Layout: `names` knows what a cluster's name stands for, `state` what every Envoy was told: both plain state.
 //! `sotw` and `delta` are the two forms of the protocol, `stream` the thin shell around them.
@@ -24,6 +24,7 @@ mod tests;
 pub use stream::EdsService;
 
 use crate::{
+    board::Board,
     clock::Clock,
     index::{Index, Name},
 };
@@ -41,10 +42,18 @@ use std::{
 use tokio::sync::Notify;
 
 /// How long after the link's "not ready" an Envoy is told that a cluster's last endpoint is gone. The link's word
-/// is under way in the same moment, on another connection and to every worker on its own: a few milliseconds, some
+/// is under way then, on another connection and to every worker on its own: a few milliseconds, some
 /// tens where the machine is busy. In the meantime held requests wait anyhow, and warm ones are none: as long as
 /// istiod's debounce takes by default.
 pub const REMOVAL_DELAY: Duration = Duration::from_millis(100);
+
+/// How long a link that has not been told "not ready" yet is waited for. On a machine that is much too busy it is tens of
+/// milliseconds; one that takes longer is one whose worker does not read, and whatever it does with its requests, the
+/// endpoint is gone.
+const REMOVAL_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How often it is looked whether the last link has been told.
+const REMOVAL_LOOK: Duration = Duration::from_millis(20);
 
 /// What Envoys were told, and what they are to be told.
 #[derive(Debug, Default)]
@@ -69,21 +78,22 @@ pub struct Figures {
 // === impl Eds ===
 
 impl Eds {
-    /// Takes in which Services changed in the index. To be called once the link's sessions can see the same change.
-    pub fn publish(&self, now: Instant, index: &Index, touched: &BTreeSet<Name>) {
+    /// Takes in which Services changed in the index. To be called once the link's sessions can see the same change, which is
+    /// in that `version` of the board.
+    pub fn publish(&self, now: Instant, version: u64, index: &Index, touched: &BTreeSet<Name>) {
         if touched.is_empty() {
             return;
         }
         let mut state = self.state();
         let due = state.next_due();
-        state.touch(now, index, touched);
+        state.touch(now, version, index, touched);
         if state.next_due() != due {
             self.due.notify_one();
         }
     }
 
-    /// Tells what is told later, for as long as it runs.
-    pub async fn run(&self, clock: Clock) {
+    /// Tells what is told later, for as long as it runs. `board`: what the link's sessions follow.
+    pub async fn run(&self, clock: Clock, board: &Board) {
         loop {
             let due = self.state().next_due();
             let until = async {
@@ -93,7 +103,7 @@ impl Eds {
                 }
             };
             tokio::select! {
-                () = until => self.state().tell_due(clock.now()),
+                () = until => self.state().tell_due(clock.now(), board.told_by_all()),
                 () = self.due.notified() => {}
             }
         }

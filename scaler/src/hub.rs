@@ -106,7 +106,7 @@ impl Hub {
         self.ledger.publish(self.clock.now(), &changes);
         self.board.publish(&changes, batch.synced);
         // After the board: "not ready" has to be at the gateways before the endpoints go.
-        self.eds.publish(self.clock.now(), &self.index(), &touched);
+        self.eds.publish(self.clock.now(), self.board.version(), &self.index(), &touched);
         if batch.synced {
             self.advance(Phase::Ready);
         }

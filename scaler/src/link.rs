@@ -191,6 +191,7 @@ async fn send(
     if sender.send(Ok(welcome.into())).await.is_err() {
         return End::Closed;
     }
+    let reader = hub.board.join();
     let mut versions = hub.board.versions();
     let mut told = None;
     versions.mark_changed();
@@ -209,6 +210,7 @@ async fn send(
                         return End::Closed;
                     }
                 }
+                reader.told(letter.to);
                 seat.told(letter.len);
                 if letter.to < hub.board.version() {
                     versions.mark_changed();

@@ -134,7 +134,7 @@ pub async fn serve(
     };
     let removing = {
         let hub = Arc::clone(&hub);
-        tokio::spawn(async move { hub.eds.run(hub.clock).await })
+        tokio::spawn(async move { hub.eds.run(hub.clock, &hub.board).await })
     };
     let http = tokio::spawn(http::serve(Arc::clone(&hub), listeners.http));
     let (health, health_server) = tonic_health::server::health_reporter();

@@ -98,3 +98,18 @@ fn who_is_too_far_behind_gets_a_snapshot() {
     board.publish(&Changes::from([route(3, 0, Hint::Ready)]), true);
     assert_eq!(told(&board, &mut since), (false, vec![], vec![], vec![(3, Hint::Ready)]));
 }
+
+#[test]
+fn the_session_that_is_furthest_behind_says_what_all_have_told() {
+    let board = Board::default();
+    board.publish(&Changes::from([route(1, 0, Hint::Ready)]), true);
+    board.publish(&Changes::from([route(1, 0, Hint::NotReady)]), true);
+    assert_eq!(board.told_by_all(), board.version(), "there is none");
+    let (one, other) = (board.join(), board.join());
+    one.told(board.version());
+    assert_eq!(board.told_by_all(), 0);
+    other.told(1);
+    assert_eq!(board.told_by_all(), 1);
+    drop(other);
+    assert_eq!(board.told_by_all(), board.version());
+}

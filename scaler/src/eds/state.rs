@@ -1,7 +1,7 @@
 //! What every Envoy was told, and is to be told next. Only clusters that somebody asks for are worked out.
 
 use super::{
-    REMOVAL_DELAY,
+    REMOVAL_DELAY, REMOVAL_LOOK, REMOVAL_PATIENCE,
     names::{Meaning, Names},
     resource::{Resource, Version},
 };
@@ -35,9 +35,29 @@ pub(super) struct State {
 struct Cluster {
     /// As it is told.
     resource: Arc<Resource>,
-    /// It is empty, and that is told then.
-    due: Option<Instant>,
+    /// It is empty, which is not told yet.
+    removal: Option<Removal>,
     followers: BTreeSet<u64>,
+}
+
+/// A cluster's last endpoint is gone.
+#[derive(Clone, Copy, Debug)]
+struct Removal {
+    /// When that is told, unless there is still a link to wait for.
+    due: Instant,
+    /// Which links are waited for; `None` once the last one has been told.
+    links: Option<Links>,
+}
+
+/// Links that have to be told "not ready" first.
+#[derive(Clone, Copy, Debug)]
+struct Links {
+    /// The board's version that says so.
+    version: u64,
+    /// When they are waited for no more.
+    latest: Instant,
+    /// One of them had not been told when it was looked.
+    are_late: bool,
 }
 
 /// A stream.
@@ -67,13 +87,13 @@ pub(super) enum FollowError {
 
 impl State {
     /// Takes in which Services changed.
-    pub(super) fn touch(&mut self, now: Instant, index: &Index, touched: &BTreeSet<Name>) {
+    pub(super) fn touch(&mut self, now: Instant, version: u64, index: &Index, touched: &BTreeSet<Name>) {
         let affected: BTreeSet<Arc<str>> =
             touched.iter().flat_map(|service| self.names.update(index, service)).collect();
         for name in affected {
             if self.clusters.contains_key(&name) {
                 let endpoints = self.endpoints(index, &name);
-                self.settle(now, &name, &endpoints);
+                self.settle(now, version, &name, &endpoints);
             }
         }
     }
@@ -83,15 +103,19 @@ impl State {
         self.due.first().map(|(due, _)| *due)
     }
 
-    /// Tells what has been held back for long enough.
-    pub(super) fn tell_due(&mut self, now: Instant) {
+    /// Tells what has been held back for long enough. `told`: the version that all links have been told.
+    pub(super) fn tell_due(&mut self, now: Instant, told: u64) {
         while let Some((due, name)) = self.due.pop_first() {
             if due > now {
                 self.due.insert((due, name));
                 return;
             }
-            if let Some(cluster) = self.clusters.get_mut(&name) {
-                cluster.due = None;
+            let Some(cluster) = self.clusters.get_mut(&name) else { continue };
+            if let Some(later) = cluster.removal.and_then(|removal| removal.later(now, told)) {
+                cluster.removal = Some(later);
+                self.due.insert((later.due, name));
+            } else {
+                cluster.removal = None;
                 cluster.tell(Resource::new(name, &BTreeSet::new()), &mut self.followers);
             }
         }
@@ -133,7 +157,7 @@ impl State {
         if !self.clusters.contains_key(&name) {
             let endpoints = self.endpoints(index, &name);
             let resource = Arc::new(Resource::new(Arc::clone(&name), &endpoints));
-            let cluster = Cluster { resource, due: None, followers: BTreeSet::new() };
+            let cluster = Cluster { resource, removal: None, followers: BTreeSet::new() };
             self.clusters.insert(Arc::clone(&name), cluster);
         }
         if let Some(cluster) = self.clusters.get_mut(&name) {
@@ -215,15 +239,15 @@ impl State {
         }
     }
 
-    fn settle(&mut self, now: Instant, name: &Arc<str>, endpoints: &BTreeSet<SocketAddr>) {
+    fn settle(&mut self, now: Instant, version: u64, name: &Arc<str>, endpoints: &BTreeSet<SocketAddr>) {
         let Some(cluster) = self.clusters.get_mut(name) else { return };
         if endpoints.is_empty() && !cluster.resource.is_empty {
-            let due = *cluster.due.get_or_insert(now.after(REMOVAL_DELAY));
-            self.due.insert((due, Arc::clone(name)));
+            let removal = cluster.removal.get_or_insert(Removal::new(now, version));
+            self.due.insert((removal.due, Arc::clone(name)));
             return;
         }
-        if let Some(due) = cluster.due.take() {
-            self.due.remove(&(due, Arc::clone(name)));
+        if let Some(removal) = cluster.removal.take() {
+            self.due.remove(&(removal.due, Arc::clone(name)));
         }
         cluster.tell(Resource::new(Arc::clone(name), endpoints), &mut self.followers);
     }
@@ -232,11 +256,31 @@ impl State {
         let Some(cluster) = self.clusters.get_mut(name) else { return };
         cluster.followers.remove(&id);
         if cluster.followers.is_empty() {
-            if let Some(due) = cluster.due {
-                self.due.remove(&(due, Arc::clone(name)));
+            if let Some(removal) = cluster.removal {
+                self.due.remove(&(removal.due, Arc::clone(name)));
             }
             self.clusters.remove(name);
         }
+    }
+}
+
+// === impl Removal ===
+
+impl Removal {
+    fn new(now: Instant, version: u64) -> Self {
+        let links = Links { version, latest: now.after(REMOVAL_PATIENCE), are_late: false };
+        Self { due: now.after(REMOVAL_DELAY), links: Some(links) }
+    }
+
+    /// It is due: what becomes of it if it is not to be told yet. `told`: the version that all links have been told.
+    fn later(self, now: Instant, told: u64) -> Option<Self> {
+        let links = self.links.filter(|links| now < links.latest)?;
+        if told < links.version {
+            let links = Some(Links { are_late: true, ..links });
+            return Some(Self { due: now.after(REMOVAL_LOOK), links });
+        }
+        // The last one has only just been told, and that is still under way.
+        links.are_late.then(|| Self { due: now.after(REMOVAL_DELAY), links: None })
     }
 }
 

@@ -21,6 +21,9 @@ struct Bed {
     index: Index,
     state: State,
     now: Instant,
+    /// The board's version, and the one that all links have been told.
+    version: u64,
+    told: u64,
 }
 
 impl Bed {
@@ -28,13 +31,13 @@ impl Bed {
         let defaults =
             Defaults { cluster_template: template.parse().unwrap(), hold_timeout: None, max_held: None };
         let now = Instant::default().after(Duration::from_secs(7));
-        Self { index: Index::new(defaults), state: State::default(), now }
+        Self { index: Index::new(defaults), state: State::default(), now, version: 0, told: 0 }
     }
 
     fn take(&mut self, event: Event) {
         self.index.take(vec![event], &mut Changes::new());
         let touched = self.index.take_touched();
-        self.state.touch(self.now, &self.index, &touched);
+        self.state.touch(self.now, self.version, &self.index, &touched);
     }
 
     fn apply(&mut self, object: Object) {
@@ -62,7 +65,7 @@ impl Bed {
 
     fn pass(&mut self, time: Duration) {
         self.now = self.now.after(time);
-        self.state.tell_due(self.now);
+        self.state.tell_due(self.now, self.told);
     }
 
     fn hear(&mut self, id: u64) -> Vec<(String, Vec<String>)> {
@@ -181,6 +184,51 @@ fn that_the_last_endpoint_is_gone_is_told_after_a_while_and_everything_else_at_o
     bed.pass(Duration::from_nanos(1));
     assert!(bed.endpoints(id).is_empty());
     assert_eq!(bed.state.next_due(), None);
+}
+
+#[test]
+fn a_link_that_has_not_heard_not_ready_is_waited_for() {
+    let mut bed = Bed::new(ISTIO);
+    bed.apply(two_ports());
+    bed.apply(slice(&["10.0.0.1"]));
+    let id = bed.follower(HTTP);
+    bed.hear(id);
+    (bed.version, bed.told) = (5, 4);
+    bed.apply(slice(&[]));
+    bed.pass(REMOVAL_DELAY);
+    bed.pass(REMOVAL_LOOK);
+    // What is published in the meantime is another cluster's.
+    (bed.version, bed.told) = (6, 5);
+    bed.pass(REMOVAL_LOOK);
+    assert!(bed.hear(id).is_empty(), "it has only just been told");
+    bed.told = 0;
+    bed.pass(REMOVAL_DELAY - Duration::from_nanos(1));
+    assert!(bed.hear(id).is_empty());
+    bed.pass(Duration::from_nanos(1));
+    assert!(bed.endpoints(id).is_empty(), "whoever comes now is not waited for");
+    assert_eq!(bed.state.next_due(), None);
+}
+
+#[test]
+fn a_link_that_does_not_read_is_not_waited_for_for_ever() {
+    let mut bed = Bed::new(ISTIO);
+    bed.apply(two_ports());
+    bed.apply(slice(&["10.0.0.1"]));
+    let id = bed.follower(HTTP);
+    bed.hear(id);
+    bed.version = 1;
+    bed.apply(slice(&[]));
+    let start = bed.now;
+    let mut looks = 0;
+    while let Some(due) = bed.state.next_due() {
+        assert!(bed.hear(id).is_empty());
+        bed.pass(due.since(bed.now));
+        looks += 1;
+    }
+    assert!(bed.endpoints(id).is_empty());
+    let waited = bed.now.since(start);
+    assert!(waited >= REMOVAL_PATIENCE && waited < REMOVAL_PATIENCE + REMOVAL_LOOK, "{waited:?}");
+    assert!(looks <= 50, "{looks}");
 }
 
 #[test]
@@ -325,7 +373,7 @@ async fn gateways_hear_not_ready_long_before_the_last_endpoint_goes() {
     let hub = Arc::new(Hub::new(&Args::try_parse_from(args).unwrap().resolve().unwrap()));
     let running = tokio::spawn({
         let hub = Arc::clone(&hub);
-        async move { hub.eds.run(hub.clock).await }
+        async move { hub.eds.run(hub.clock, &hub.board).await }
     });
     let take = |objects: Vec<Object>| {
         let events = objects.into_iter().map(Event::Apply).collect();
@@ -337,6 +385,8 @@ async fn gateways_hear_not_ready_long_before_the_last_endpoint_goes() {
     follower.changed().await;
     assert_eq!(follower.news(1).len(), 1);
     let (_, told) = hub.board.news(None).unwrap();
+    let link = hub.board.join();
+    link.told(told);
 
     let before = tokio::time::Instant::now();
     take(vec![slice(&[])]);
@@ -344,8 +394,11 @@ async fn gateways_hear_not_ready_long_before_the_last_endpoint_goes() {
     let hints: Vec<Hint> = news.hints.iter().map(|(_, hint)| *hint).collect();
     assert_eq!(hints, [Hint::NotReady], "the link's sessions have it at once");
     assert!(follower.news(1).is_empty());
+    let late = 3 * REMOVAL_DELAY;
+    assert!(tokio::time::timeout(late, follower.changed()).await.is_err(), "the link has not been told");
+    link.told(hub.board.version());
     follower.changed().await;
-    assert!(before.elapsed() >= REMOVAL_DELAY);
+    assert!(before.elapsed() >= late + REMOVAL_DELAY);
     assert_eq!(read(&follower.news(1)[0]), (HTTP.to_owned(), vec![]));
 
     take(vec![slice(&["10.0.0.1"])]);
