@@ -4,6 +4,21 @@ use sluice_tests::{bed::Bed, objects::Target, wait};
 
 const OBJECTS: usize = 10_000;
 
+/// Waits until each link of the bed's workers, and of Envoy's main thread, has so many routes.
+async fn until_links_have(bed: &Bed, routes: usize) {
+    wait::until(format!("{routes} routes at each worker"), async || {
+        let state = bed.scalers[0].state().await.map_err(|error| format!("{error:#}"))?;
+        let workers: usize = state.gateways.iter().map(|gateway| gateway.workers.len()).sum();
+        if workers > 1 && state.connected(routes) == workers {
+            Ok(())
+        } else {
+            Err(format!("{:?}", state.gateways))
+        }
+    })
+    .await
+    .unwrap();
+}
+
 #[tokio::test]
 async fn among_ten_thousand_objects_each_request_finds_its_own() {
     let all: Vec<Target> = (0..OBJECTS).map(|number| Target::new(&format!("app-{number:05}"))).collect();
@@ -36,23 +51,47 @@ async fn among_ten_thousand_objects_each_request_finds_its_own() {
 }
 
 #[tokio::test]
+async fn of_objects_with_one_host_each_has_the_requests_that_go_to_its_own_target() {
+    let both = [Target::new("old"), Target::new("new")];
+    let bed = Bed::of(&both).workers(2).start().await.unwrap();
+    for target in &both {
+        bed.objects.remove(&format!("default-{}.yaml", target.name)).unwrap();
+    }
+    until_links_have(&bed, 0).await;
+    for target in &both {
+        let mut object = target.scaled_object();
+        // The gateway tells the two apart by what is no rule of theirs.
+        object["spec"]["hosts"] = serde_json::json!(["*.default.example.com"]);
+        bed.objects.add_with(target, object).unwrap();
+    }
+    until_links_have(&bed, both.len()).await;
+    let held: Vec<_> =
+        both.iter().flat_map(|target| [bed.spawn_get(target, "/a"), bed.spawn_get(target, "/b")]).collect();
+    for target in &both {
+        bed.until_held(target, 2).await.unwrap();
+    }
+    let app = bed.start_app().await.unwrap();
+    for target in &both {
+        bed.wake(target, &[app.address()]).unwrap();
+    }
+    for answer in held {
+        assert_eq!(answer.await.unwrap().unwrap().status, 200);
+    }
+    for target in &both {
+        assert_eq!(bed.get(target, "/").await.unwrap().status, 200);
+        bed.until_route(target, "all requests", |route| route.arrivals == 3).await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn an_object_that_comes_later_is_held_for() {
     let (first, later) = (Target::new("first"), Target::new("later"));
     let bed = Bed::of(&[first.clone(), later.clone()]).start().await.unwrap();
     bed.objects.remove("default-later.yaml").unwrap();
-    let scaler = &bed.scalers[0];
-    let until_links_have = async |routes: usize| {
-        wait::until(format!("{routes} routes at each worker"), async || {
-            let state = scaler.state().await.map_err(|error| format!("{error:#}"))?;
-            if state.connected(routes) == 2 { Ok(()) } else { Err(format!("{:?}", state.gateways)) }
-        })
-        .await
-        .unwrap();
-    };
-    until_links_have(1).await;
+    until_links_have(&bed, 1).await;
     assert_eq!(bed.get(&later, "/").await.unwrap().status, 503, "nobody's yet: Envoy's own answer");
     bed.objects.add(&later).unwrap();
-    until_links_have(2).await;
+    until_links_have(&bed, 2).await;
     let held = bed.spawn_get(&later, "/");
     bed.until_held(&later, 1).await.unwrap();
     let app = bed.start_app().await.unwrap();

@@ -60,9 +60,27 @@ fn a_rewrite_and_a_header_match_hold_for_requests_that_waited() {
 
 #[test]
 fn weights_are_kept_for_requests_that_waited() {
+    weighted("weights", |_| Vec::new());
+}
+
+/// The host says nothing of where a request goes: each has those that go to it.
+#[test]
+fn weights_are_kept_where_both_objects_have_the_routes_host() {
+    weighted("weights-by-host", |old| vec![old.host()]);
+}
+
+/// Two apps, asleep, behind one route, with objects for these hosts.
+fn weighted(name: &'static str, hosts: impl Fn(&App) -> Vec<String> + Send + 'static) {
     const REQUESTS: u64 = 40;
-    istio::run("weights", async |world| {
-        let (old, new) = (chosen(&world, "old").await?, chosen(&world, "new").await?);
+    istio::run(name, async move |world| {
+        let old = App::create(&world.istio, &world.namespace, "old").await?;
+        let new = App::create(&world.istio, &world.namespace, "new").await?;
+        let hosts = hosts(&old);
+        let hosts: Vec<&str> = hosts.iter().map(String::as_str).collect();
+        for app in [&old, &new] {
+            world.cluster.apply(&[app.scaled_object(&hosts, &[])]).await?;
+            world.matched(app).await?;
+        }
         let share = |app: &App| {
             let mut destination = with(app.destination(), "x-share", &app.name);
             destination["weight"] = json!(50);

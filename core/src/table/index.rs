@@ -39,6 +39,14 @@ struct Entry {
     rule: usize,
 }
 
+/// The rule that selects a request before all others: where it lies, and its place among those there.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Found {
+    pub(super) slot: u32,
+    node: NodeId,
+    place: usize,
+}
+
 /// How to cut a cluster's name into the prefix and suffix that a pattern would have: patterns that are cut
 /// alike need one look-up together. There are as many cuts as the names' template has forms: one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,8 +123,8 @@ impl Index {
         }
     }
 
-    /// The route with the rule that selects `request` before all others.
-    pub(super) fn by_rules(&self, routes: &Slab<RouteSpec>, request: &mut impl Request) -> Option<u32> {
+    /// The rule that selects `request` before all others.
+    pub(super) fn by_rules(&self, routes: &Slab<RouteSpec>, request: &mut impl Request) -> Option<Found> {
         let (deepest, exact) = if self.hosts.has_children(self.any) {
             self.walk_host(request.authority())
         } else {
@@ -125,16 +133,16 @@ impl Index {
         let mut at = Some(deepest);
         if exact {
             let root = self.hosts.get(deepest)?.exact;
-            if let Some(slot) = root.and_then(|root| self.by_path(routes, root, request)) {
-                return Some(slot);
+            if let Some(found) = root.and_then(|root| self.by_path(routes, root, request)) {
+                return Some(found);
             }
             // A wildcard does not match its own apex.
             at = self.hosts.parent(deepest);
         }
         while let Some(node) = at {
             let root = self.hosts.get(node)?.wildcard;
-            if let Some(slot) = root.and_then(|root| self.by_path(routes, root, request)) {
-                return Some(slot);
+            if let Some(found) = root.and_then(|root| self.by_path(routes, root, request)) {
+                return Some(found);
             }
             at = self.hosts.parent(node);
         }
@@ -154,19 +162,37 @@ impl Index {
         (at, true)
     }
 
-    fn by_path(&self, routes: &Slab<RouteSpec>, root: NodeId, request: &mut impl Request) -> Option<u32> {
+    fn by_path(&self, routes: &Slab<RouteSpec>, root: NodeId, request: &mut impl Request) -> Option<Found> {
         let deepest = if self.rules.has_children(root) { self.walk_path(root, request.path()) } else { root };
         let mut at = Some(deepest);
         while let Some(node) = at {
-            let mut entries = self.rules.get(node)?.iter();
-            let entry = entries
-                .find(|entry| headers(routes, **entry).iter().all(|header| request.header_matches(header)));
-            if let Some(entry) = entry {
-                return Some(entry.slot);
+            let mut entries = self.rules.get(node)?.iter().enumerate();
+            let entry = entries.find(|(_, entry)| matches(headers(routes, **entry), request));
+            if let Some((place, entry)) = entry {
+                return Some(Found { slot: entry.slot, node, place });
             }
             at = self.rules.parent(node);
         }
         None
+    }
+
+    /// The first of those that only their objects' order puts after `found`: it selects `request` as well, and the
+    /// request goes to its route's target.
+    pub(super) fn peer(
+        &self,
+        routes: &Slab<RouteSpec>,
+        found: Found,
+        request: &mut impl Request,
+    ) -> Option<u32> {
+        let mut rest = self.rules.get(found.node)?.iter().skip(found.place);
+        let asks = weight(headers(routes, *rest.next()?));
+        let mut peers = rest.take_while(|entry| weight(headers(routes, **entry)) == asks);
+        let peer = peers.find(|entry| {
+            let spec = route(routes, entry.slot);
+            spec.is_some_and(|spec| spec.cluster.matches(request.cluster()))
+                && matches(headers(routes, **entry), request)
+        });
+        peer.map(|entry| entry.slot)
     }
 
     fn walk_path(&self, root: NodeId, path: &[u8]) -> NodeId {
@@ -335,10 +361,17 @@ fn position(routes: &Slab<RouteSpec>, entries: &[Entry], entry: Entry) -> Result
 /// namespace and name descending. What follows only makes it total.
 fn rank(routes: &Slab<RouteSpec>, entry: Entry) -> Option<impl Ord> {
     let spec = route(routes, entry.slot)?;
-    let headers = headers(routes, entry);
-    let values = headers.iter().filter(|header| header.value.is_some()).count();
     let object = (spec.created, Reverse(&*spec.namespace), Reverse(&*spec.name), Reverse(spec.kind));
-    Some((Reverse(headers.len()), Reverse(values), object, entry.rule, entry.slot))
+    Some((Reverse(weight(headers(routes, entry))), object, entry.rule, entry.slot))
+}
+
+/// How many headers a rule asks for, and how many of them with a value.
+fn weight(headers: &[HeaderRule]) -> (usize, usize) {
+    (headers.len(), headers.iter().filter(|header| header.value.is_some()).count())
+}
+
+fn matches(headers: &[HeaderRule], request: &mut impl Request) -> bool {
+    headers.iter().all(|header| request.header_matches(header))
 }
 
 fn headers(routes: &Slab<RouteSpec>, entry: Entry) -> &[HeaderRule] {

@@ -6,6 +6,10 @@
 //! specific hosts: the add-on skips those. A rule that asks for nothing, and a route without rules, are
 //! selected by the cluster that Envoy has chosen.
 //!
+//! Of rules that are equal in all of that, an older object's come first, but for one thing: where the request goes to
+//! another cluster than that object's target, it is the first one's of which it does go to the target. So each
+//! target of a gateway's route that parts one host's requests, by weight or otherwise, can have an object.
+//!
 //! What a look-up costs grows with the labels and segments that routes have in common with the request, not
 //! with the number of routes, and it allocates nothing. Only rules for one and the same host and path are
 //! tried one by one.
@@ -149,15 +153,18 @@ impl Table {
         if by_rules.is_none() && !self.index.has_clusters() {
             return Match::None;
         }
-        let cluster = request.cluster();
-        if let Some(slot) = by_rules
-            && self.get(slot).is_some_and(|spec| spec.cluster.matches(cluster))
-        {
-            return Match::Route(slot);
+        if let Some(found) = by_rules {
+            let first = self.get(found.slot);
+            if first.is_some_and(|spec| spec.cluster.matches(request.cluster())) {
+                return Match::Route(found.slot);
+            }
+            if let Some(slot) = self.index.peer(&self.routes, found, request) {
+                return Match::Route(slot);
+            }
         }
-        match (self.index.by_cluster(&self.routes, cluster), by_rules) {
+        match (self.index.by_cluster(&self.routes, request.cluster()), by_rules) {
             (Some(slot), _) => Match::Route(slot),
-            (None, Some(slot)) => Match::Mismatch(slot),
+            (None, Some(found)) => Match::Mismatch(found.slot),
             (None, None) => Match::None,
         }
     }

@@ -355,6 +355,61 @@ fn a_request_that_went_elsewhere_is_a_mismatch_unless_another_route_has_that_clu
     assert_eq!(found(&table, in_cluster("canary")), 2);
 }
 
+/// Routes with the same rule, each to the cluster of its own name.
+fn to_each(clusters: &[&str], rule: &Rule) -> Vec<RouteSpec> {
+    let to = |cluster: &str| ClusterPattern { prefix: cluster.as_bytes().into(), suffix: None };
+    let each = (1..).zip(clusters);
+    let each = each.map(|(id, cluster)| RouteSpec {
+        created: id as i64,
+        cluster: to(cluster),
+        ..spec(id, vec![rule.clone()])
+    });
+    each.collect()
+}
+
+#[test]
+fn of_equal_rules_the_one_whose_target_the_request_goes_to_gets_it() {
+    let mut table = table(to_each(&["one", "two", "two", "three"], &rule(&["h"], &["/p"], &[])));
+    let in_cluster = |cluster: &str| Asked { cluster: cluster.into(), ..request("h", "/p/q") };
+    assert_eq!(found(&table, in_cluster("one")), 1);
+    assert_eq!(found(&table, in_cluster("two")), 2, "the older one of two to the same target");
+    assert_eq!(found(&table, in_cluster("three")), 4);
+    let oldest = table.slot_of(RouteId(1)).unwrap();
+    assert_eq!(table.find(&mut in_cluster("none")), Match::Mismatch(oldest));
+    // What asks for more, or lies deeper, is not equal: it goes first, and a mismatch is its own.
+    table.upsert(RouteSpec { cluster: istio(80, "x"), ..spec(5, vec![rule(&["h"], &["/p/q"], &[])]) });
+    let deeper = table.slot_of(RouteId(5)).unwrap();
+    assert_eq!(table.find(&mut in_cluster("two")), Match::Mismatch(deeper));
+    table.remove(RouteId(5));
+    let headed = spec(6, vec![rule(&["h"], &["/p"], &[("k", Some("v"))])]);
+    table.upsert(RouteSpec { cluster: istio(80, "x"), ..headed });
+    let headed = table.slot_of(RouteId(6)).unwrap();
+    let canary = || Asked { headers: vec![("k".into(), b"v".to_vec())], ..in_cluster("two") };
+    assert_eq!(table.find(&mut canary()), Match::Mismatch(headed));
+    assert_eq!(found(&table, in_cluster("two")), 2);
+    // One that asks for as much of something that the request has not is not its equal.
+    let other = spec(7, vec![rule(&["h"], &["/p"], &[("l", Some("v"))])]);
+    table.upsert(RouteSpec { created: 9, ..other });
+    assert_eq!(table.find(&mut Asked { cluster: b"app".to_vec(), ..canary() }), Match::Mismatch(headed));
+}
+
+#[test]
+fn one_rule_for_a_host_and_path_costs_one_look_at_the_cluster_where_it_matches() {
+    let table = table(to_each(&["one", "two"], &rule(&["h"], &[], &[("k", None)])));
+    let with = |cluster: &str| Asked {
+        headers: vec![("k".into(), Vec::new())],
+        cluster: cluster.into(),
+        ..request("h", "/")
+    };
+    let cost = |cluster: &str| {
+        let mut request = with(cluster);
+        table.find(&mut request);
+        (request.clusters, request.header_checks)
+    };
+    assert_eq!(cost("one"), (1, 1));
+    assert_eq!(cost("two"), (2, 2));
+}
+
 #[test]
 fn generations_replace_each_other_forwards_only() {
     let mut table = table(vec![spec(1, vec![rule(&["old"], &[], &[])])]);

@@ -130,10 +130,14 @@ fn by_reading(routes: &[RouteSpec], asked: &Asked) -> Option<(u64, bool)> {
         let best = route.rules.iter().filter(asks).filter_map(|rule| rule_fit(rule, asked)).min()?;
         Some(((best, object_order(route)), route))
     });
-    let by_rules = by_rules.min_by(|one, other| one.0.cmp(&other.0)).map(|(_, route)| route);
-    if let Some(route) = by_rules.filter(|route| route.cluster.matches(&asked.cluster)) {
+    let mut by_rules: Vec<_> = by_rules.collect();
+    by_rules.sort_by(|one, other| one.0.cmp(&other.0));
+    // Those that only age and name tell apart.
+    let equals = by_rules.iter().take_while(|it| it.0.0 == by_rules[0].0.0);
+    if let Some((_, route)) = { equals }.find(|(_, route)| route.cluster.matches(&asked.cluster)) {
         return Some((route.id.0, true));
     }
+    let by_rules = by_rules.first().map(|(_, route)| *route);
     let by_cluster = routes.iter().filter(|route| {
         let has_none = route.rules.is_empty() || !route.rules.iter().all(|rule| asks(&rule));
         has_none && route.cluster.matches(&asked.cluster)
@@ -148,7 +152,7 @@ fn by_table(table: &Table, mut asked: Asked) -> Option<(u64, bool)> {
         Match::Route(slot) => Some((table.get(slot).unwrap().id.0, true)),
         Match::Mismatch(slot) => Some((table.get(slot).unwrap().id.0, false)),
     };
-    assert!(asked.authorities <= 1 && asked.clusters <= 1);
+    assert!(asked.authorities <= 1);
     found
 }
 
