@@ -1,13 +1,17 @@
 //! From what is typed to the exit code.
 
-use crate::log::{self, Log};
-use clap::Parser;
-use std::{fmt::Display, process::ExitCode};
+use crate::{
+    add_on,
+    log::{self, Log},
+};
+use clap::{Arg, Parser};
+use std::{env, fmt::Display, process::ExitCode};
 
 /// For a configuration that cannot work: `EX_USAGE` of sysexits.h.
 const BAD_CONFIG: u8 = 64;
 
-/// A program's `main`: what is typed is read and made a configuration of, logs begin as it says, and it is run.
+/// A program's `main`: what is typed is read and made a configuration of, logs begin as it says, what was set for the
+/// add-on and is not read is said, and it is run.
 pub fn main<A: Parser, C, E: Display, F: Display>(
     resolve: impl FnOnce(A) -> Result<C, E>,
     log: impl FnOnce(&C) -> &Log,
@@ -29,6 +33,11 @@ pub fn main<A: Parser, C, E: Display, F: Display>(
         }
     };
     log::start(log(&config));
+    let command = A::command();
+    let reads = |name: &str| command.get_arguments().filter_map(Arg::get_env).any(|read| read == name);
+    if let Some(warning) = add_on::warning(reads, |name| env::var(name).ok()) {
+        tracing::warn!("{warning}");
+    }
     match run(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -1,6 +1,7 @@
-//! What the scaler's process and the operator's have in common: values as they are typed, logs, signals, and the
-//! exit code.
+//! What the scaler's process and the operator's have in common: values as they are typed, logs, signals, the exit
+//! code, and what was set for the add-on and is not read.
 
+mod add_on;
 mod entry;
 pub mod log;
 mod signals;

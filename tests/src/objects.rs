@@ -178,3 +178,23 @@ impl Objects {
         self.write(&file, &target.endpoint_slices(endpoints))
     }
 }
+
+/// `base` with `change` merged into it, `null` taking away.
+pub fn changed(mut base: Value, change: &Value) -> Value {
+    match (base.as_object_mut(), change) {
+        (Some(fields), Value::Object(changes)) => {
+            for (field, change) in changes {
+                match change {
+                    Value::Null => drop(fields.remove(field)),
+                    change => {
+                        let old = fields.remove(field).unwrap_or_default();
+                        fields.insert(field.clone(), changed(old, change));
+                    }
+                }
+            }
+            base
+        }
+        (None, Value::Object(_)) => changed(json!({}), change),
+        (_, change) => change.clone(),
+    }
+}

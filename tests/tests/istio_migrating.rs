@@ -9,6 +9,8 @@ mod load;
 mod page;
 #[path = "istio_migrating/place.rs"]
 mod place;
+#[path = "istio_migrating/refused.rs"]
+mod refused;
 
 use add_on::AddOn;
 use anyhow::{Result, ensure};
@@ -19,11 +21,18 @@ use sluice_tests::cluster::{self, Cluster};
 
 #[test]
 fn from_the_add_on_to_sluice_and_back_no_request_fails() {
-    if std::env::var_os(cluster::KUBECONFIG_VARIABLE).is_some() {
-        println!("passed over: {} names another cluster than the bed", cluster::KUBECONFIG_VARIABLE);
+    if cluster::passes_over() {
         return;
     }
     cluster::run(|cluster| Box::pin(moves(cluster)));
+}
+
+#[test]
+fn each_field_of_which_more_is_refused_than_by_the_add_on_is_in_the_table() {
+    if cluster::passes_over() {
+        return;
+    }
+    cluster::run(async |cluster| refused::the_table_is_right(&cluster).await);
 }
 
 async fn moves(cluster: Cluster) -> Result<()> {

@@ -10,9 +10,10 @@ const PAGE: &str = "docs/migrating.md";
 const BIND: &str = "              value: 0.0.0.0\n";
 const OWN_BIND: &str = "              valueFrom: {fieldRef: {fieldPath: status.podIP}}\n";
 
-/// A setting of the add-on's that its user has brought along.
-const CARRIED_OVER: &str =
-    "            - name: KEDA_HTTP_DIRECT_POD_ROUTING\n              value: cold-start-only\n";
+/// Settings of the add-on's that its user has brought along.
+const CARRIED_OVER: &str = "            - {name: KEDA_HTTP_DIRECT_POD_ROUTING, value: cold-start-only}\n            \
+     - {name: KEDA_HTTP_RESPONSE_HEADER_TIMEOUT, value: 300s}\n            \
+     - {name: KEDA_HTTP_LOG_REQUESTS, value: 'true'}\n";
 
 /// What is left of the page.
 pub(crate) struct Page {

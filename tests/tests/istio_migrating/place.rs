@@ -119,6 +119,9 @@ impl Place {
             let said = log.contains("KEDA_HTTP_DIRECT_POD_ROUTING changes nothing")
                 && log.contains("cold-start-only");
             ensure!(said, "{pod}: {log}");
+            let unread = "nothing here: KEDA_HTTP_LOG_REQUESTS, KEDA_HTTP_RESPONSE_HEADER_TIMEOUT. ";
+            let warnings = log.lines().filter(|line| line.contains("WARN") && line.contains(unread)).count();
+            ensure!(warnings == 1, "{pod}: {log}");
         }
         Ok(())
     }
