@@ -31,3 +31,14 @@ pub mod process;
 pub mod scaler;
 pub mod standin;
 pub mod wait;
+
+use std::io::Write;
+
+/// Says that the test that runs is passed over, and why: `./test.sh` counts it as skipped, not as passed. Whoever calls
+/// this returns.
+pub fn pass_over(why: &str) {
+    let thread = std::thread::current();
+    let test = thread.name().unwrap_or("a test");
+    // Not as `println!` does it: what a test prints that passes, nobody sees. On a line of its own, and as one write.
+    let _ = std::io::stdout().write_all(format!("\npassed over: {test}: {why}\n").as_bytes());
+}

@@ -1,11 +1,11 @@
 //! `./demo.sh --cluster`, as somebody at a terminal runs it (without the building).
 
 use sluice_tests::{
-    cluster::{KUBECONFIG_VARIABLE, programs::Programs},
+    cluster::{passes_over, programs::Programs},
     paths,
 };
 use std::{
-    env, fs,
+    fs,
     io::{BufRead as _, BufReader, Read as _},
     net::TcpListener,
     process::{Command, Output, Stdio},
@@ -40,8 +40,7 @@ fn run(command: &mut Command) -> Output {
 
 #[test]
 fn it_is_left_up_for_kubectl_and_curl_and_ctrl_c_leaves_nothing() {
-    if env::var_os(KUBECONFIG_VARIABLE).is_some() {
-        println!("passed over: {KUBECONFIG_VARIABLE} names a cluster, and this starts one of its own");
+    if passes_over() {
         return;
     }
     let kubectl = Programs::build().unwrap().get("kubectl").unwrap().to_owned();

@@ -1,6 +1,9 @@
 //! The scaler in a cluster, from `install/scaler.yaml` and with exactly its rights.
 
-use std::{env, net::SocketAddr};
+#[path = "cluster_scaler/one_namespace.rs"]
+mod one_namespace;
+
+use std::net::SocketAddr;
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::{
@@ -27,11 +30,9 @@ fn on_the_bed<F>(test: impl FnOnce(Cluster) -> F + Send + 'static)
 where
     F: Future<Output = Result<()>>,
 {
-    if env::var_os(cluster::KUBECONFIG_VARIABLE).is_some() {
-        println!("passed over: {} names another cluster than the bed", cluster::KUBECONFIG_VARIABLE);
-        return;
+    if !cluster::passes_over() {
+        cluster::run(test);
     }
-    cluster::run(test);
 }
 
 /// Sluice's scaler, installed.
@@ -56,15 +57,15 @@ impl Scaler {
         let namespace = cluster.namespace("sluice").await?;
         cluster.apply_yaml(&manifest("namespace.yaml", &namespace)?).await?;
         let scaler = Self { cluster: cluster.clone(), namespace };
-        cluster.apply_yaml(&change(scaler.manifest()?)?).await?;
+        cluster.apply_yaml(&change(scaler.own_addresses("scaler.yaml")?)?).await?;
         Ok(scaler)
     }
 
-    /// `install/scaler.yaml` for this namespace. All Pods of the bed share a network stack, so that each replica has
-    /// to listen on its own address.
-    fn manifest(&self) -> Result<String> {
+    /// A manifest of `install/` for this namespace. All Pods of the bed share a network stack, so that each replica
+    /// has to listen on its own address.
+    fn own_addresses(&self, file: &str) -> Result<String> {
         let own_address = "valueFrom: {fieldRef: {fieldPath: status.podIP}}";
-        replace(&manifest("scaler.yaml", &self.namespace)?, "value: 0.0.0.0", own_address)
+        replace(&manifest(file, &self.namespace)?, "value: 0.0.0.0", own_address)
     }
 
     async fn ready(&self) -> Result<()> {
@@ -440,55 +441,6 @@ fn a_kind_that_is_not_installed_is_no_obstacle_and_is_found_when_it_comes() {
         let state = scaler.until_state("every watch", all_watching).await?;
         ensure!(problem(&state, "watch of InterceptorRoute").is_none(), "{state:#}");
         cluster.delete_namespace(&namespace).await?;
-        scaler.uninstall().await
-    });
-}
-
-#[test]
-fn in_one_namespace_a_role_there_is_enough_and_without_it_nothing_is_ready() {
-    on_the_bed(async |cluster| {
-        install_crds(&cluster).await?;
-        let (mine, other) = (cluster.namespace("mine").await?, cluster.namespace("other").await?);
-        cluster.apply(&[http_scaled_object(&mine, "shop"), http_scaled_object(&other, "elsewhere")]).await?;
-        // As the manifest's first lines say: a Role and a RoleBinding instead of the two for the whole cluster. The
-        // binding comes later here.
-        let mut binding = String::new();
-        let namespaced = |yaml: String| {
-            let yaml = replace(&yaml, "kind: ClusterRole\n", "kind: Role\n")?;
-            let yaml = replace(&yaml, "kind: ClusterRoleBinding\n", "kind: RoleBinding\n")?;
-            let metadata = "metadata:\n  name: sluice-scaler\n  labels:";
-            let yaml = replace(
-                &yaml,
-                metadata,
-                &format!("metadata:\n  name: sluice-scaler\n  namespace: {mine}\n  labels:"),
-            )?;
-            let yaml = replace(&yaml, "value: \"\"", &format!("value: {mine}"))?;
-            let (bindings, rest): (Vec<&str>, Vec<&str>) =
-                yaml.split("\n---\n").partition(|document| document.contains("kind: RoleBinding\n"));
-            ensure!(bindings.len() == 1, "{} bindings", bindings.len());
-            binding = bindings.concat();
-            Ok(rest.join("\n---\n"))
-        };
-        let scaler = Scaler::apply(&cluster, namespaced).await?;
-        let denied = |state: &Value| {
-            let said = problem(state, "watch of Service");
-            said.is_some_and(|said| said["message"].to_string().contains("rights of install/scaler.yaml"))
-        };
-        scaler.until_state("the missing right to be named", denied).await?;
-        let (status, text) = scaler.get(REPLICAS[0], "/readyz").await?;
-        ensure!(status == 503, "{status}: {text}");
-        ensure!(scaler.get(REPLICAS[0], "/livez").await?.0 == 200);
-        cluster.apply_yaml(&binding).await?;
-        scaler.ready().await?;
-        let state = scaler.until_state("every watch", all_watching).await?;
-        ensure!(route(&state, "shop").is_some(), "{state:#}");
-        ensure!(route(&state, "elsewhere").is_none(), "{state:#}");
-        cluster.apply(&[http_scaled_object(&other, "later"), http_scaled_object(&mine, "latest")]).await?;
-        let state = scaler.until_state("the latest", |state| route(state, "latest").is_some()).await?;
-        ensure!(route(&state, "later").is_none(), "{state:#}");
-        for namespace in [&mine, &other] {
-            cluster.delete_namespace(namespace).await?;
-        }
         scaler.uninstall().await
     });
 }

@@ -16,7 +16,7 @@ use tokio::{
 
 use super::{
     certs::Authority,
-    control_plane::{self, ADMIN_TOKEN, API_PORT, ControlPlane},
+    control_plane::{self, ADMIN_TOKEN, API_PORT, ControlPlane, Guard},
     dns,
     kubelet::Kubelet,
     netns::{NODE_ADDRESS, NetNamespace},
@@ -49,7 +49,7 @@ impl Bed {
     ///
     /// # Errors
     /// With the end of the log of whatever did not start.
-    pub fn start(dir: &Path) -> Result<Self> {
+    pub fn start(dir: &Path, guard: Guard) -> Result<Self> {
         std::fs::create_dir_all(dir)?;
         let dir = dir.canonicalize()?;
         let programs = Programs::build()?;
@@ -72,7 +72,7 @@ impl Bed {
                 let run = || {
                     netns.enter()?;
                     let runtime = Builder::new_current_thread().enable_all().build()?;
-                    let parts = runtime.block_on(start(&netns, &programs, &dir, ca, listener))?;
+                    let parts = runtime.block_on(start(&netns, &programs, &dir, ca, listener, guard))?;
                     anyhow::Ok((runtime, parts))
                 };
                 match run() {
@@ -221,8 +221,9 @@ async fn start(
     dir: &Path,
     ca: String,
     listener: std::net::TcpListener,
+    guard: Guard,
 ) -> Result<Parts> {
-    let control_plane = ControlPlane::start(netns, programs, dir).await?;
+    let control_plane = ControlPlane::start(netns, programs, dir, guard).await?;
     let client = control_plane::client(control_plane.kubeconfig()).await?;
     let programs = Arc::new(Mutex::new(programs.clone()));
 

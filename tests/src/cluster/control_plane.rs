@@ -19,6 +19,7 @@ use super::{
     netns::{NODE_ADDRESS, NetNamespace, SERVICE_PREFIX},
     process::Process,
     programs::Programs,
+    sluice::audit::OPERATOR,
 };
 
 /// Longest wait for one of the three; they take 0.1, 3 and 0.5 s on two idle cores.
@@ -39,6 +40,19 @@ const CONTROLLERS: &str = "clusterrole-aggregation-controller,deployment-control
     garbage-collector-controller,horizontal-pod-autoscaler-controller,job-controller,namespace-controller,\
     replicaset-controller,root-ca-certificate-publisher-controller,serviceaccount-controller,statefulset-controller";
 
+/// Whether it takes a right to make an object's owner wait for it. By default it does not, and in many a cluster it does.
+///
+/// Where it does, the API server refuses every such owner of a kind that it does not know yet: for up to half a minute
+/// after the kind's definition has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Guard {
+    /// Anybody may.
+    #[default]
+    None,
+    /// The admission plugin `OwnerReferencesPermissionEnforcement` asks for the right.
+    Owners,
+}
+
 /// The three processes, and what is needed to start one of them again.
 #[derive(Debug)]
 pub(super) struct ControlPlane {
@@ -47,6 +61,7 @@ pub(super) struct ControlPlane {
     programs: [PathBuf; 3],
     /// The admin's kubeconfig inside the namespace.
     kubeconfig: PathBuf,
+    guard: Guard,
     _etcd: Process,
     api_server: Option<Process>,
     _controllers: Process,
@@ -57,7 +72,12 @@ pub(super) struct ControlPlane {
 impl ControlPlane {
     /// Starts everything in `dir`, which holds the certificates; ends when the first service account exists, so
     /// that Pods can be made in `default`.
-    pub(super) async fn start(netns: &Arc<NetNamespace>, programs: &Programs, dir: &Path) -> Result<Self> {
+    pub(super) async fn start(
+        netns: &Arc<NetNamespace>,
+        programs: &Programs,
+        dir: &Path,
+        guard: Guard,
+    ) -> Result<Self> {
         let [etcd, api_server, controllers] = ["etcd", "kube-apiserver", "kube-controller-manager"]
             .map(|name| programs.get(name).map(Path::to_owned));
         let programs = [etcd?, api_server?, controllers?];
@@ -69,7 +89,7 @@ impl ControlPlane {
 
         let mut etcd = Process::spawn("etcd", etcd_command(netns, &programs[0], dir), &dir.join("etcd.log"))?;
         etcd.until(LIMIT, || TcpStream::connect((NODE_ADDRESS, 2379)).map(|stream| stream.is_ok())).await?;
-        let api_server = start_api_server(netns, &programs[1], dir, &kubeconfig).await?;
+        let api_server = start_api_server(netns, &programs[1], dir, &kubeconfig, guard).await?;
         let command = controllers_command(netns, &programs[2], dir, &kubeconfig);
         let mut controllers =
             Process::spawn("kube-controller-manager", command, &dir.join("kube-controller-manager.log"))?;
@@ -80,6 +100,7 @@ impl ControlPlane {
             dir: dir.to_owned(),
             programs,
             kubeconfig,
+            guard,
             _etcd: etcd,
             api_server: Some(api_server),
             _controllers: controllers,
@@ -102,8 +123,9 @@ impl ControlPlane {
     /// Starts the API server again and waits until it is ready.
     pub(super) async fn start_api_server(&mut self) -> Result<()> {
         if self.api_server.is_none() {
+            let program = &self.programs[1];
             let started =
-                start_api_server(&self.netns, &self.programs[1], &self.dir, &self.kubeconfig).await?;
+                start_api_server(&self.netns, program, &self.dir, &self.kubeconfig, self.guard).await?;
             self.api_server = Some(started);
         }
         Ok(())
@@ -115,8 +137,12 @@ async fn start_api_server(
     program: &Path,
     dir: &Path,
     kubeconfig: &Path,
+    guard: Guard,
 ) -> Result<Process> {
-    let command = api_server_command(netns, program, dir);
+    let mut command = api_server_command(netns, program, dir);
+    if guard == Guard::Owners {
+        command.arg("--enable-admission-plugins=OwnerReferencesPermissionEnforcement");
+    }
     let mut process = Process::spawn("kube-apiserver", command, &dir.join("kube-apiserver.log"))?;
     let client = client(kubeconfig).await?;
     process.until(LIMIT, || client.request_text(readyz()).map(|answer| answer.is_ok())).await?;
@@ -179,8 +205,8 @@ fn api_server_command(netns: &NetNamespace, program: &Path, dir: &Path) -> Comma
     command
 }
 
-/// What is written down: what KEDA writes, with the text of what it says of a ScaledObject, when it reads a scale, and who
-/// sets how many Pods a workload has.
+/// What is written down: all that Sluice's operator asks for; what KEDA writes, with the text of what it says of a
+/// ScaledObject, when it reads a scale, and who sets how many Pods a workload has.
 fn audit_policy() -> serde_json::Value {
     let writes = ["create", "update", "patch", "delete"];
     let keda = ["system:serviceaccount:keda:keda-operator"];
@@ -189,6 +215,7 @@ fn audit_policy() -> serde_json::Value {
         "kind": "Policy",
         "omitStages": ["RequestReceived"],
         "rules": [
+            {"level": "Metadata", "users": [OPERATOR]},
             {"level": "None", "resources": [{"group": "coordination.k8s.io"}]},
             {"level": "Request", "users": keda, "verbs": writes, "resources": [
                 {"group": "keda.sh", "resources": ["scaledobjects/status"]},

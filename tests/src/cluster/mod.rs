@@ -15,7 +15,7 @@
 //! `control_plane` etcd, API server, controllers · `kubelet` the stand-in that runs Pods as processes ·
 //! `services`, `dns` in the place of kube-proxy and CoreDNS · [`keda`] · [`sluice`] what the tests of the whole
 //! install besides · [`bed`] all of it · [`Cluster`] what a test holds. With [`KUBECONFIG_VARIABLE`] set, the tests use that cluster (with KEDA in it) instead, and those
-//! that need the bed itself say so and pass over.
+//! that need the bed itself are passed over.
 
 pub mod bed;
 pub mod certs;
@@ -55,10 +55,20 @@ use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 
 use bed::Bed;
+pub use control_plane::Guard;
 
 /// The environment variable that names the kubeconfig of a cluster to use instead of the bed. Not `KUBECONFIG`
 /// itself: tests that make and delete namespaces should run against a cluster only when somebody means it.
 pub const KUBECONFIG_VARIABLE: &str = "SLUICE_TEST_KUBECONFIG";
+
+/// Whether the test is to return at once: it takes the bed, and [`KUBECONFIG_VARIABLE`] names another cluster.
+pub fn passes_over() -> bool {
+    let is_named = std::env::var_os(KUBECONFIG_VARIABLE).is_some();
+    if is_named {
+        crate::pass_over(&format!("{KUBECONFIG_VARIABLE} names another cluster than the bed"));
+    }
+    is_named
+}
 
 /// A cluster as a test sees it. Its client belongs to the runtime of the test.
 #[derive(Clone)]
@@ -80,6 +90,17 @@ pub fn run<F>(test: impl FnOnce(Cluster) -> F + Send + 'static)
 where
     F: Future<Output = Result<()>>,
 {
+    run_with(Guard::default(), test);
+}
+
+/// As [`run`] on a bed with this guard, which all tests of a binary have to want alike.
+///
+/// # Panics
+/// As [`run`].
+pub fn run_with<F>(guard: Guard, test: impl FnOnce(Cluster) -> F + Send + 'static)
+where
+    F: Future<Output = Result<()>>,
+{
     // A test that has failed has not harmed the bed.
     let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
     let outcome = match std::env::var_os(KUBECONFIG_VARIABLE) {
@@ -87,9 +108,8 @@ where
         None => {
             let bed = match shared.as_ref() {
                 Some(bed) => bed.clone(),
-                None => {
-                    start_shared().unwrap_or_else(|error| panic!("the test bed does not start: {error:#}"))
-                }
+                None => start_shared(guard)
+                    .unwrap_or_else(|error| panic!("the test bed does not start: {error:#}")),
             };
             *shared = Some(bed.clone());
             inside(&bed, test)
@@ -103,7 +123,7 @@ where
 
 /// Starts the bed in a folder that names this process, and removes the folders of processes that are gone: the
 /// logs of a run stay until the next.
-fn start_shared() -> Result<Arc<Bed>> {
+fn start_shared(guard: Guard) -> Result<Arc<Bed>> {
     const PREFIX: &str = "sluice-cluster-";
     let temp = std::env::temp_dir();
     for entry in std::fs::read_dir(&temp)?.flatten() {
@@ -114,7 +134,7 @@ fn start_shared() -> Result<Arc<Bed>> {
             let _ = std::fs::remove_dir_all(entry.path());
         }
     }
-    start(&temp.join(format!("{PREFIX}{}", std::process::id())))
+    start_guarded(&temp.join(format!("{PREFIX}{}", std::process::id())), guard)
 }
 
 /// Starts a bed with KEDA for something else than tests; its files, logs among them, are kept in `dir`.
@@ -122,7 +142,11 @@ fn start_shared() -> Result<Arc<Bed>> {
 /// # Errors
 /// With the end of the log of whatever did not start.
 pub fn start(dir: &Path) -> Result<Arc<Bed>> {
-    let bed = Arc::new(Bed::start(dir)?);
+    start_guarded(dir, Guard::default())
+}
+
+fn start_guarded(dir: &Path, guard: Guard) -> Result<Arc<Bed>> {
+    let bed = Arc::new(Bed::start(dir, guard)?);
     let keda = bed.clone();
     inside(&bed, async move |cluster: Cluster| keda::install(&cluster, &keda).await)?;
     Ok(bed)
@@ -162,7 +186,9 @@ where
             outcome.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         })
     };
-    std::thread::spawn(work).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    let test = std::thread::current().name().unwrap_or("a test").to_owned();
+    let thread = std::thread::Builder::new().name(test).spawn(work)?;
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 // === impl Cluster ===

@@ -8,10 +8,12 @@ use std::fs;
 
 /// KEDA's operator.
 pub const KEDA: &str = "system:serviceaccount:keda:keda-operator";
+/// Sluice's operator.
+pub const OPERATOR: &str = "system:serviceaccount:sluice-system:sluice-operator";
 /// The verb of what changes nothing.
 const READ: &str = "get";
 
-/// A request that has changed something, or was to; or KEDA's reading of a scale.
+/// A request that has changed something, or was to; KEDA's reading of a scale; or whatever Sluice's operator asked for.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Request {
@@ -21,7 +23,7 @@ pub struct Request {
     /// When it was answered.
     #[serde(rename = "stageTimestamp")]
     pub at: Timestamp,
-    /// `create`, `update`, `patch`, `delete`; `get` of a scale alone.
+    /// `create`, `update`, `patch`, `delete`; of KEDA's, `get` of a scale alone.
     pub verb: String,
     user: User,
     #[serde(default, rename = "objectRef")]
@@ -38,8 +40,9 @@ struct User {
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(default, rename_all = "camelCase")]
 struct Object {
+    api_group: String,
     resource: String,
     subresource: String,
     namespace: String,
@@ -66,6 +69,11 @@ impl Request {
             "" => self.object.resource.clone(),
             part => format!("{}/{part}", self.object.resource),
         }
+    }
+
+    /// The right that it took, as roles say it: `patch apps/deployments/scale`, `list /services`.
+    pub fn right(&self) -> String {
+        format!("{} {}/{}", self.verb, self.object.api_group, self.resource())
     }
 
     /// The object's namespace.
@@ -123,17 +131,30 @@ pub fn reads(bed: &Bed, namespace: &str, name: &str) -> Result<Vec<Request>> {
     Ok(all)
 }
 
+/// All that Sluice's operator has asked for since the cluster was started, whatever the answer.
+///
+/// # Errors
+/// If the log cannot be read.
+pub fn operators(bed: &Bed) -> Result<Vec<Request>> {
+    let mut all = everything(bed)?;
+    all.retain(|request| request.user() == OPERATOR);
+    Ok(all)
+}
+
 fn requests(bed: &Bed, namespace: &str) -> Result<Vec<Request>> {
+    let mut all = everything(bed)?;
+    all.retain(|request| request.namespace() == namespace && request.user() != OPERATOR);
+    Ok(all)
+}
+
+fn everything(bed: &Bed) -> Result<Vec<Request>> {
     let path = bed.audit_log();
     let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
     // The last line may be half written.
     let whole = text.rfind('\n').map_or("", |end| text.get(..end).unwrap_or_default());
     let mut requests = Vec::new();
     for line in whole.lines() {
-        let request: Request = serde_json::from_str(line).with_context(|| format!("audit log: {line}"))?;
-        if request.namespace() == namespace {
-            requests.push(request);
-        }
+        requests.push(serde_json::from_str(line).with_context(|| format!("audit log: {line}"))?);
     }
     Ok(requests)
 }
