@@ -6,9 +6,9 @@ use crate::{
     config::Config,
     eds::Eds,
     index::{Changes, Defaults, Flaw, Index, kind_name},
-    keda::Streams,
+    keda::{Objects, Streams},
     ledger::Ledger,
-    source::{Batch, ObjectKind, Problem, cluster::Watches},
+    source::{Batch, Event, ObjectRef, Problem, cluster::Watches},
 };
 use std::{
     collections::BTreeSet,
@@ -29,6 +29,8 @@ pub struct Hub {
     pub ledger: Ledger,
     /// KEDA's streams.
     pub streams: Streams,
+    /// Who waits for news of which object.
+    pub objects: Objects,
     /// The watches of an API server; none in standalone mode.
     pub watches: Arc<Watches>,
     /// This replica's name.
@@ -40,8 +42,6 @@ pub struct Hub {
     index: RwLock<Index>,
     problems: Mutex<Vec<Problem>>,
     phase: watch::Sender<Phase>,
-    /// Changes whenever an HTTPScaledObject or InterceptorRoute came, changed or went.
-    objects: watch::Sender<u64>,
 }
 
 /// How far this replica is.
@@ -73,6 +73,7 @@ impl Hub {
             eds: Eds::default(),
             ledger: Ledger::new(config.activity_window),
             streams: Streams::default(),
+            objects: Objects::default(),
             watches: Arc::default(),
             name: config.name.clone(),
             cold_start_header: config.cold_start_header,
@@ -80,7 +81,6 @@ impl Hub {
             index: RwLock::new(Index::new(defaults)),
             problems: Mutex::default(),
             phase: watch::Sender::new(Phase::Starting),
-            objects: watch::Sender::new(0),
         }
     }
 
@@ -94,14 +94,12 @@ impl Hub {
         let mut changes = Changes::new();
         let mut touched = BTreeSet::new();
         if !batch.events.is_empty() {
-            let has_objects = batch.events.iter().any(|event| event.kind().is_some_and(ObjectKind::is_route));
+            let objects: Vec<ObjectRef> = batch.events.iter().filter_map(route).collect();
             let mut index = self.index.write().unwrap_or_else(PoisonError::into_inner);
             index.take(batch.events, &mut changes);
             touched = index.take_touched();
             drop(index);
-            if has_objects {
-                self.objects.send_modify(|version| *version += 1);
-            }
+            self.objects.changed(&objects);
         }
         self.ledger.publish(self.clock.now(), &changes);
         self.board.publish(&changes, batch.synced);
@@ -141,11 +139,6 @@ impl Hub {
         self.phase.subscribe()
     }
 
-    /// To be woken when an HTTPScaledObject or InterceptorRoute came, changed or went.
-    pub fn objects(&self) -> watch::Receiver<u64> {
-        self.objects.subscribe()
-    }
-
     /// On to a later phase; there is no way back.
     pub fn advance(&self, to: Phase) {
         self.phase.send_if_modified(|phase| {
@@ -177,4 +170,13 @@ impl Hub {
         }
         *known = problems;
     }
+}
+
+/// The HTTPScaledObject or InterceptorRoute that something has happened to.
+fn route(event: &Event) -> Option<ObjectRef> {
+    let object = match event {
+        Event::Apply(object) => object.reference()?,
+        Event::Delete(object) => object.clone(),
+    };
+    object.kind.is_route().then_some(object)
 }

@@ -3,10 +3,12 @@
 //! Unary calls answer from memory: KEDA holds a lock while it waits. Only what is not known is waited for, for a moment. Streams never end with an error: KEDA would
 //! back off for up to a minute, and forget to come back sooner for the rest of its life.
 
+mod objects;
 mod pulse;
 mod stream;
 mod subject;
 
+pub use objects::Objects;
 pub use stream::{StreamState, Streams};
 
 use crate::{
@@ -24,7 +26,11 @@ use sluice_proto::keda::{
     ScaledObjectRef,
     external_scaler_server::{ExternalScaler, ExternalScalerServer},
 };
-use std::{pin::Pin, sync::Arc, time::Duration};
+use std::{
+    pin::{Pin, pin},
+    sync::Arc,
+    time::Duration,
+};
 use subject::Subject;
 use tonic::{Code, Request, Response, Status};
 
@@ -66,13 +72,16 @@ impl KedaService {
 
     /// As [`KedaService::find`], once the object is known, or is late.
     async fn find_soon(&self, reference: &ScaledObjectRef) -> Result<(Subject, Vec<Metric>), Status> {
-        let mut objects = self.hub.objects();
+        let subject = read(reference)?;
+        let news = self.hub.objects.news(&subject);
         let known = async {
             loop {
+                let mut changed = pin!(news.notified());
+                // Before it is looked at: what comes after is seen as a change.
+                changed.as_mut().enable();
                 match self.find(Some(reference)) {
                     Err(status) if matches!(status.code(), Code::NotFound | Code::Unavailable) => {
-                        // Never fails: the hub is there, and with it the sender.
-                        _ = objects.changed().await;
+                        changed.await;
                     }
                     found => return found,
                 }
@@ -87,8 +96,7 @@ impl KedaService {
     /// The object that KEDA asks about, with its metrics.
     fn find(&self, reference: Option<&ScaledObjectRef>) -> Result<(Subject, Vec<Metric>), Status> {
         let reference = reference.ok_or_else(|| Status::invalid_argument("scaledObjectRef is missing"))?;
-        let subject =
-            Subject::read(reference).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let subject = read(reference)?;
         if let Some(metrics) = metrics(&self.hub, &subject) {
             return Ok((subject, metrics));
         }
@@ -130,8 +138,7 @@ impl ExternalScaler for KedaService {
         request: Request<ScaledObjectRef>,
     ) -> Result<Response<Self::StreamIsActiveStream>, Status> {
         let reference = request.into_inner();
-        let subject =
-            Subject::read(&reference).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let subject = read(&reference)?;
         let told = stream::activity(Arc::clone(&self.hub), &reference, subject);
         Ok(Response::new(Box::pin(told.map(|result| Ok(IsActiveResponse { result })))))
     }
@@ -173,11 +180,14 @@ impl ExternalScaler for KedaService {
         request: Request<ScaledObjectRef>,
     ) -> Result<Response<Self::StreamMetricSpecStream>, Status> {
         let reference = request.into_inner();
-        let subject =
-            Subject::read(&reference).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let subject = read(&reference)?;
         let told = stream::metric_specs(Arc::clone(&self.hub), subject);
         Ok(Response::new(Box::pin(told.map(|metrics| Ok(specs(&metrics))))))
     }
+}
+
+fn read(reference: &ScaledObjectRef) -> Result<Subject, Status> {
+    Subject::read(reference).map_err(|error| Status::invalid_argument(error.to_string()))
 }
 
 /// The metrics of an object; `None` if it is not known, or nothing can be made of it.

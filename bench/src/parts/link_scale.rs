@@ -4,7 +4,9 @@
 //! The workers are in this process, which shares the machine's cores with the scaler: its CPU time stands beside
 //! the scaler's. Each worker has a connection of its own, as Envoy's have.
 
+mod keda;
 mod load;
+mod phase;
 mod sleepers;
 mod wire;
 mod worker;
@@ -12,15 +14,16 @@ mod worker;
 use super::Part;
 use crate::{
     bench::Bench,
-    figures::percentile,
     report::{Goal, Report},
     scaler::Scaler,
     system::{self, Cores},
 };
 use anyhow::{Context as _, ensure};
 use bytes::Bytes;
+use keda::Keda;
 use load::Group;
-use serde_json::Value;
+use phase::{Busy, Cast, Phase};
+use serde_json::{Value, json};
 use sleepers::Sleepers;
 use sluice_proto::link::{FromWorker, Hello, PROTOCOL, from_worker, link_client::LinkClient, to_worker};
 use sluice_tests::objects::{Objects, Target};
@@ -50,6 +53,14 @@ const SLEEPERS: usize = 100;
 /// How long all workers may take to have the table.
 const PATIENCE: Duration = Duration::from_secs(180);
 
+/// The file of an object that changes while all others stay as they are, in a file of theirs.
+const CHANGING: &str = "changing.yaml";
+/// What objects scale by at first: requests at once for a Pod.
+const METRIC: u64 = 100;
+/// How often that one changes, and how long a change is given: the scaler waits 4 ms for a file's second piece.
+const CHANGES: u32 = 50;
+const CHANGE_EVERY: Duration = Duration::from_millis(40);
+
 /// All workers, and what they are told to do.
 struct Fleet {
     workers: usize,
@@ -60,25 +71,16 @@ struct Fleet {
     tasks: JoinSet<()>,
 }
 
-/// CPU time of a while.
-struct Busy {
-    scaler: (u32, Duration),
-    own: Duration,
-}
-
 pub(super) async fn run(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
     let (workers, routes) = (bench.plan.links, bench.plan.routes);
     let dir = bench.dir("link-scale")?;
     let objects = Objects::new(dir.join("objects"))?;
     let targets: Vec<Target> = (0..routes).map(|number| Target::new(&format!("app-{number}"))).collect();
-    let all: Vec<Value> = targets
-        .iter()
-        .flat_map(|target| {
-            [target.service(), target.scaled_object()].into_iter().chain(target.endpoint_slices(&[]))
-        })
-        .collect();
+    let (changing, others) = targets.split_last().context("no routes")?;
+    let all: Vec<Value> = others.iter().flat_map(|target| app(target, METRIC)).collect();
     objects.write("apps.yaml", &all)?;
-    let mut line = |name: String, value: f64, unit, goal| {
+    objects.write(CHANGING, &app(changing, METRIC))?;
+    let mut line = |name: String, value: f64, unit, goal: Option<Goal>| {
         report.figure(Part::LinkScale, name, value, unit, goal);
     };
 
@@ -108,50 +110,50 @@ pub(super) async fn run(bench: &Bench, report: &mut Report) -> anyhow::Result<()
     let linked = system::resident(scaler.id())?;
     line(format!("{workers} workers linked: memory"), linked / 1e6, "MB", None);
 
-    let mut sleepers = Sleepers::start(scaler.grpc(), &sleeping, &fleet.urgent).await?;
+    let mut keda = Keda::connect(scaler.grpc()).await?;
+    let mut sleepers = Sleepers::start(&keda, &sleeping, &fleet.urgent).await?;
     // Until every worker has named every route there are new lines in each report, and then none.
     let all_named = bench.plan.link_time.min(TICK * load::SHARE as u32);
+    let half = bench.plan.link_time / 2;
     let phases = [
-        (false, "arrivals alone", bench.plan.link_time / 2),
-        (true, "1 % of the routes per tick, new ones", all_named),
-        (true, "1 % of the routes per tick", bench.plan.link_time / 2),
+        Phase { what: "arrivals alone", time: half, reports: false, looks: &[] },
+        Phase { what: "1 % of the routes per tick, new ones", time: all_named, reports: true, looks: &[] },
+        Phase { what: "1 % of the routes per tick", time: half, reports: true, looks: &[] },
     ];
-    for (with, what, time) in phases {
-        let lines_before = fleet.lines();
-        drop(sleepers.times.take());
-        let (acks, before) = (fleet.shared.acks.load(Ordering::Relaxed), system::resident(scaler.id())?);
-        let busy = Busy::begin(&scaler)?;
-        let begun = Instant::now();
-        fleet.report_for(time, with).await;
-        let took = begun.elapsed().as_secs_f64();
-        let (cpu, own) = busy.end()?;
-        let share = |cpu: Duration| cpu.as_secs_f64() / took * 100.0;
-        let goal = with.then_some(Goal::AtMost(100.0));
-        line(format!("{what}: CPU of the scaler"), share(cpu), "% of a core", goal);
-        line(format!("{what}: CPU of the workers and KEDA"), share(own), "% of a core", None);
-        let acks = fleet.shared.acks.load(Ordering::Relaxed) - acks;
-        line(format!("{what}: reports counted"), acks as f64 / took, "1/s", None);
-        if with {
-            let each = cpu.as_secs_f64() * 1e6 / acks.max(1) as f64;
-            line(format!("{what}: CPU of the scaler per report"), each, "µs", None);
-        }
-        let times = sleepers.times.take();
-        sleepers.must_run()?;
-        line(format!("{what}: arrivals"), times.len() as f64, "", None);
-        for (name, percent, goal) in [("p50", 50.0, None), ("p99", 99.0, Some(20.0)), ("worst", 100.0, None)]
-        {
-            let name = format!("{what}: arrival to `true`, {name}");
-            line(name, percentile(&times, percent), "ms", goal.map(Goal::AtMost));
-        }
-        let lines = fleet.lines() - lines_before;
-        if lines > 0 {
-            let grown = system::resident(scaler.id())? - before;
-            line(format!("{what}: lines (worker × route)"), lines as f64, "", None);
-            line(format!("{what}: memory for them"), grown / 1e6, "MB", None);
-            line(format!("{what}: the same, per line"), grown / lines as f64, "bytes", None);
-        }
+    let mut cast = Cast { scaler: &scaler, fleet: &fleet, keda: &mut keda, sleepers: &mut sleepers };
+    for phase in phases {
+        cast.play(phase, &mut line).await?;
+    }
+
+    // All that a KEDA with that many ScaledObjects has open, and asks.
+    let quiet = targets.get(sleeping.len()..).unwrap_or_default();
+    let alone = change(&scaler, &objects, changing).await?;
+    line("an object's metric changes: CPU of the scaler".to_owned(), alone, "ms", None);
+    let (before, busy, begun) = (system::resident(scaler.id())?, Busy::begin(&scaler)?, Instant::now());
+    cast.keda.open(&targets, quiet).await?;
+    let of = format!("{routes} × StreamIsActive, StreamMetricSpec");
+    line(format!("{of}: open after"), begun.elapsed().as_secs_f64(), "s", None);
+    line(format!("{of}: CPU time of the scaler"), busy.end()?.0.as_secs_f64(), "s", None);
+    let grown = system::resident(scaler.id())? - before;
+    line(format!("{of}: memory"), grown / 1e6, "MB", None);
+    line(format!("{of}: the same, per object"), grown / routes as f64, "bytes", None);
+    let open = change(&scaler, &objects, changing).await?;
+    line(format!("{of}: an object's metric changes: CPU of the scaler"), open, "ms", None);
+    let phases = [
+        Phase { what: "KEDA's streams open", time: half, reports: false, looks: &[] },
+        Phase { what: "KEDA's streams and calls", time: half, reports: false, looks: &targets },
+        Phase {
+            what: "KEDA's streams and calls, 1 % of the routes per tick",
+            time: half,
+            reports: true,
+            looks: &targets,
+        },
+    ];
+    for phase in phases {
+        cast.play(phase, &mut line).await?;
     }
     drop(sleepers);
+    drop(keda);
 
     // The scaler begins anew, and every worker tells it all that it has ever counted.
     fleet.remember();
@@ -179,6 +181,24 @@ async fn start(objects: &Objects, dir: &Path, number: usize) -> anyhow::Result<S
     std::fs::create_dir_all(&dir)?;
     let args = ["--activity-window", sleepers::ACTIVITY_WINDOW];
     Scaler::start_with(objects, &Cores::free(), &dir, &args).await
+}
+
+/// An app's objects.
+fn app(target: &Target, metric: u64) -> Vec<Value> {
+    let mut object = target.scaled_object();
+    object["spec"]["scalingMetric"] = json!({"concurrency": {"targetValue": metric}});
+    [target.service(), object].into_iter().chain(target.endpoint_slices(&[])).collect()
+}
+
+/// What it costs the scaler, in ms, that an object's metric changes: gateways hear nothing of that, and KEDA on that
+/// object's stream, where it has one.
+async fn change(scaler: &Scaler, objects: &Objects, target: &Target) -> anyhow::Result<f64> {
+    let busy = Busy::begin(scaler)?;
+    for number in 1..=CHANGES {
+        objects.write(CHANGING, &app(target, METRIC + u64::from(number % 2)))?;
+        tokio::time::sleep(CHANGE_EVERY).await;
+    }
+    Ok(busy.end()?.0.as_secs_f64() * 1_000.0 / f64::from(CHANGES))
 }
 
 /// The routes' ids by their objects' names, as a worker hears them.
@@ -300,23 +320,4 @@ impl Fleet {
 
 fn lock(group: &Mutex<Group>) -> std::sync::MutexGuard<'_, Group> {
     group.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-// === impl Busy ===
-
-impl Busy {
-    fn begin(scaler: &Scaler) -> anyhow::Result<Self> {
-        let own = system::cpu_with_ended(std::process::id())?;
-        // Threads that read the objects end in the midst of it.
-        Ok(Self { scaler: (scaler.id(), system::cpu_with_ended(scaler.id())?), own })
-    }
-
-    /// The scaler's CPU time since, and this process's.
-    fn end(self) -> anyhow::Result<(Duration, Duration)> {
-        let (id, before) = self.scaler;
-        Ok((
-            system::cpu_with_ended(id)?.saturating_sub(before),
-            system::cpu_with_ended(std::process::id())?.saturating_sub(self.own),
-        ))
-    }
 }

@@ -17,6 +17,7 @@ use sluice_core::{route::Kind, time::Instant};
 use sluice_proto::keda::ScaledObjectRef;
 use std::{
     collections::BTreeMap,
+    pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 use tokio::sync::watch;
@@ -119,27 +120,25 @@ pub(super) fn activity(
 
 /// The subject's metrics, now and whenever they change, until the end of this replica.
 pub(super) fn metric_specs(hub: Arc<Hub>, subject: Subject) -> impl Stream<Item = Vec<Metric>> {
-    let objects = hub.objects();
+    let news = hub.objects.news(&subject);
     let phases = hub.phases();
-    stream::unfold(
-        (hub, subject, objects, phases, None),
-        |(hub, subject, mut objects, mut phases, told)| async move {
-            loop {
-                // Marked before it is read: what comes after is seen as a change.
-                objects.mark_unchanged();
-                let now = metrics(&hub, &subject);
-                if now.is_some() && now != told {
-                    let metrics = now.clone()?;
-                    return Some((metrics, (hub, subject, objects, phases, now)));
-                }
-                tokio::select! {
-                    biased;
-                    () = draining(&mut phases) => return None,
-                    changed = objects.changed() => changed.ok()?,
-                }
+    stream::unfold((hub, subject, news, phases, None), |(hub, subject, news, mut phases, told)| async move {
+        let now = loop {
+            let mut changed = pin!(news.notified());
+            // Before it is read: what comes after is seen as a change.
+            changed.as_mut().enable();
+            let now = metrics(&hub, &subject);
+            if now.is_some() && now != told {
+                break now;
             }
-        },
-    )
+            tokio::select! {
+                biased;
+                () = draining(&mut phases) => return None,
+                () = changed => {}
+            }
+        };
+        Some((now.clone()?, (hub, subject, news, phases, now)))
+    })
 }
 
 struct Activity {

@@ -1,11 +1,10 @@
 //! Apps that sleep, and KEDA's streams that wait for somebody to want them.
 
-use super::worker::Urgent;
+use super::{keda::Keda, worker::Urgent};
 use anyhow::Context as _;
 use sluice_proto::keda::IsActiveResponse;
-use sluice_tests::{keda::Keda, objects::Target};
+use sluice_tests::objects::Target;
 use std::{
-    net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -36,7 +35,7 @@ impl Times {
         std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn add(&self, time: Duration) {
+    pub(super) fn add(&self, time: Duration) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(time.as_secs_f64() * 1_000.0);
     }
 }
@@ -49,13 +48,13 @@ impl Sleepers {
     /// # Errors
     /// If a stream cannot be opened.
     pub(super) async fn start(
-        scaler: SocketAddr,
+        keda: &Keda,
         sleepers: &[(Target, u64)],
         workers: &[mpsc::UnboundedSender<Urgent>],
     ) -> anyhow::Result<Self> {
         let (mut tasks, times) = (JoinSet::new(), Times::default());
         for (number, (target, route)) in sleepers.iter().enumerate() {
-            let mut stream = Keda::new(scaler, target)?.stream_is_active().await?;
+            let mut stream = keda.activity(target).await?;
             let (workers, times, route) = (workers.to_vec(), times.clone(), *route);
             let first = EVERY * number as u32 / sleepers.len() as u32;
             tasks.spawn(async move {
