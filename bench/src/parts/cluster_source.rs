@@ -28,7 +28,7 @@ use std::{
 };
 
 /// Namespaces that the objects are spread over.
-const NAMESPACES: usize = 10;
+pub(super) const NAMESPACES: usize = 10;
 /// Slices of each Service.
 const SLICES: usize = 2;
 /// Endpoints of each slice.
@@ -226,7 +226,7 @@ async fn change(
         .await
 }
 
-async fn create<K>(cluster: &Cluster, namespace: &str, object: Value) -> anyhow::Result<()>
+pub(super) async fn create<K>(cluster: &Cluster, namespace: &str, object: Value) -> anyhow::Result<()>
 where
     K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
         + Clone
@@ -239,11 +239,11 @@ where
     Ok(())
 }
 
-fn place(namespaces: &[String], number: usize) -> (&str, String) {
+pub(super) fn place(namespaces: &[String], number: usize) -> (&str, String) {
     (&namespaces[number % namespaces.len()], format!("app-{number}"))
 }
 
-fn service(name: &str) -> Value {
+pub(super) fn service(name: &str) -> Value {
     json!({
         "metadata": {"name": name},
         "spec": {"ports": [{"name": "http", "port": 80}, {"name": "metrics", "port": 9090}]},
@@ -269,7 +269,7 @@ fn slice(name: &str, number: usize, part: usize, ready: bool) -> Value {
     })
 }
 
-fn http_scaled_object(name: &str) -> Value {
+pub(super) fn http_scaled_object(name: &str) -> Value {
     json!({
         "apiVersion": "http.keda.sh/v1alpha1", "kind": "HTTPScaledObject",
         "metadata": {"name": name},

@@ -10,6 +10,7 @@ mod istio_size;
 mod keda;
 mod latency;
 mod link_scale;
+mod operator_size;
 mod routes;
 mod wake;
 mod warm;
@@ -51,10 +52,13 @@ pub(crate) enum Part {
     /// Thousands of gateway workers at one scaler.
     #[value(name = "link-scale")]
     LinkScale,
+    /// The operator with many objects.
+    #[value(name = "operator-size")]
+    OperatorSize,
 }
 
 /// All of them, in the order in which they run.
-pub(crate) const ALL: [Part; 12] = [
+pub(crate) const ALL: [Part; 13] = [
     Part::Warm,
     Part::Latency,
     Part::Wake,
@@ -67,6 +71,7 @@ pub(crate) const ALL: [Part; 12] = [
     Part::IstioEndpoints,
     Part::IstioSize,
     Part::LinkScale,
+    Part::OperatorSize,
 ];
 
 // === impl Part ===
@@ -91,6 +96,7 @@ impl Part {
             }
             Self::IstioSize => "many apps behind a gateway of Istio's, with and without Sluice",
             Self::LinkScale => "thousands of gateway workers that report to one scaler",
+            Self::OperatorSize => "the operator on a real API server with many objects",
         }
     }
 
@@ -99,7 +105,12 @@ impl Part {
     pub(crate) fn is_extra(self) -> bool {
         matches!(
             self,
-            Self::ClusterSource | Self::Keda | Self::IstioEndpoints | Self::IstioSize | Self::LinkScale
+            Self::ClusterSource
+                | Self::Keda
+                | Self::IstioEndpoints
+                | Self::IstioSize
+                | Self::LinkScale
+                | Self::OperatorSize
         )
     }
 
@@ -121,6 +132,7 @@ impl Part {
             Self::IstioEndpoints => istio_endpoints::run(bench, report).await,
             Self::IstioSize => istio_size::run(bench, report).await,
             Self::LinkScale => link_scale::run(bench, report).await,
+            Self::OperatorSize => operator_size::run(bench, report).await,
         }
     }
 }
@@ -140,6 +152,7 @@ impl fmt::Display for Part {
             Self::IstioEndpoints => "istio-endpoints",
             Self::IstioSize => "istio-size",
             Self::LinkScale => "link-scale",
+            Self::OperatorSize => "operator-size",
         })
     }
 }
