@@ -230,7 +230,7 @@ pub struct HttpScaledObjectStatus {
     /// The generation of the object that the status is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// What is so and what is not, one condition of each type. Ready says whether requests are counted and held and
+    /// What is so and what is not, one condition of each type. Ready says whether requests can be counted and held and
     /// the app is scaled; if not, its message says what to do.
     #[serde(default, deserialize_with = "lenient_conditions", skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]

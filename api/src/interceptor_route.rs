@@ -322,7 +322,7 @@ pub struct InterceptorRouteStatus {
     /// The generation of the object that the status is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// What is so and what is not, one condition of each type. Ready says whether requests are counted and held; if
+    /// What is so and what is not, one condition of each type. Ready says whether requests can be counted and held; if
     /// not, its message says what to do.
     #[serde(default, deserialize_with = "lenient_conditions", skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]

@@ -6,10 +6,12 @@
 #[cfg(test)]
 mod tests;
 
-use crate::standing::{ENDPOINTS_PROMPT, Finding, Truth};
+use crate::{
+    evidence::{Key, kept},
+    standing::{ENDPOINTS_PROMPT, Finding, Truth},
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde::Deserialize;
-use sluice_core::route::Kind;
 use std::collections::BTreeMap;
 
 /// How many wakes it takes to say something.
@@ -22,8 +24,6 @@ const PROMPT_US: u64 = 25_000;
 /// A shorter part of the time that requests are held is nobody's trouble: with an app that takes half a minute to start
 /// istiod's 100 ms are not seen. What was seen has to become half of that.
 const SEEN_OF_HOLD: u64 = 20;
-/// How long an answer of a scaler's may be: more than it lists at most.
-pub const MAX_ANSWER: usize = 8 * 1024 * 1024;
 
 /// Upper bounds of what a message tells apart: it is written anew only when an object goes from one to another.
 const WORDS: [(u64, &str); 5] = [
@@ -34,14 +34,12 @@ const WORDS: [(u64, &str); 5] = [
     (u64::MAX, "more than 5 s"),
 ];
 
-/// An object's kind, namespace and name.
-pub type Key = (Kind, String, String);
-
 /// What was measured, by object.
 pub type Lags = BTreeMap<Key, Lag>;
 
 /// An object's last wakes, as a scaler has them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Lag {
     /// How many.
     pub wakes: u64,
@@ -49,36 +47,6 @@ pub struct Lag {
     pub lag_us: u64,
     /// How long requests were held, in microseconds: the mean; `None` if none was released.
     pub hold_us: Option<u64>,
-}
-
-/// One entry of a scaler's `/debug/endpoint-lag`.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Entry {
-    kind: String,
-    namespace: String,
-    name: String,
-    wakes: u64,
-    lag_us: u64,
-    hold_us: Option<u64>,
-}
-
-/// What a scaler says.
-///
-/// # Errors
-/// If it does not read.
-pub fn read(answer: &[u8]) -> Result<Lags, serde_json::Error> {
-    let entries: Vec<Entry> = serde_json::from_slice(answer)?;
-    let lags = entries.into_iter().filter_map(|it| {
-        let kind = match it.kind.as_str() {
-            "HTTPScaledObject" => Kind::HttpScaledObject,
-            "InterceptorRoute" => Kind::InterceptorRoute,
-            _ => return None,
-        };
-        let lag = Lag { wakes: it.wakes, lag_us: it.lag_us, hold_us: it.hold_us };
-        Some(((kind, it.namespace, it.name), lag))
-    });
-    Ok(lags.collect())
 }
 
 /// What several scalers say: every gateway tells all of them the same, and one that has started since knows less.
@@ -96,19 +64,12 @@ pub fn together(all: impl IntoIterator<Item = Lags>) -> Lags {
 
 /// What an object's status is to say, where it has said `before` until now.
 pub fn finding(lag: Option<Lag>, before: &[Condition]) -> Option<Finding> {
-    let before = before.iter().find(|it| it.type_ == ENDPOINTS_PROMPT);
-    match lag.filter(|lag| lag.wakes >= ENOUGH) {
-        Some(lag) => Some(lag.finding(before.is_some_and(|it| it.status == Truth::False.as_str()))),
-        None => before.and_then(kept),
+    if let Some(lag) = lag.filter(|lag| lag.wakes >= ENOUGH) {
+        let is_late = |it: &Condition| it.type_ == ENDPOINTS_PROMPT && it.status == Truth::False.as_str();
+        return Some(lag.finding(before.iter().any(is_late)));
     }
-}
-
-/// The same as before; nothing of what is not the operator's own words.
-fn kept(before: &Condition) -> Option<Finding> {
-    let (truth, reason) = [(Truth::True, "Prompt"), (Truth::False, "Late")]
-        .into_iter()
-        .find(|(truth, reason)| truth.as_str() == before.status && *reason == before.reason)?;
-    Some(Finding { type_: ENDPOINTS_PROMPT, truth, reason, message: before.message.clone() })
+    kept(before, ENDPOINTS_PROMPT, Truth::True, "Prompt")
+        .or_else(|| kept(before, ENDPOINTS_PROMPT, Truth::False, "Late"))
 }
 
 // === impl Lag ===

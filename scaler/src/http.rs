@@ -1,7 +1,7 @@
 //! HTTP, for people, probes and Prometheus.
 
 mod debug;
-mod lag;
+mod evidence;
 mod metrics;
 
 pub use debug::State;
@@ -23,7 +23,7 @@ pub(crate) async fn serve(hub: Arc<Hub>, listener: TcpListener) {
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .route("/debug/state", get(state))
-        .route("/debug/endpoint-lag", get(endpoint_lag))
+        .route("/debug/evidence", get(evidence))
         .with_state(hub);
     if let Err(error) = axum::serve(listener, router).await {
         tracing::error!(%error, "HTTP ended");
@@ -49,6 +49,6 @@ async fn state(extract::State(hub): extract::State<Arc<Hub>>) -> Json<State> {
     Json(State::of(&hub))
 }
 
-async fn endpoint_lag(extract::State(hub): extract::State<Arc<Hub>>) -> Json<Vec<lag::EndpointLag>> {
-    Json(lag::all(&hub))
+async fn evidence(extract::State(hub): extract::State<Arc<Hub>>) -> Json<evidence::Evidence> {
+    Json(evidence::Evidence::of(&hub))
 }

@@ -5,6 +5,7 @@
 //! what is wrong with it: an edit that cannot work must not take an app's traffic away.
 
 mod bodies;
+mod claims;
 mod cluster;
 mod condition;
 mod endpoints;
@@ -12,6 +13,7 @@ mod endpoints;
 mod tests;
 
 pub use bodies::{BodyRef, MissingBody};
+pub use claims::Shadow;
 pub use cluster::{ClusterTemplate, ClusterTemplateError};
 pub use condition::Condition;
 pub use endpoints::{SERVICE_NAME_LABEL, ServicePort, ServiceSpec, SliceSpec};
@@ -22,6 +24,7 @@ pub use sluice_api::{
 
 use crate::source::{Event, Object, ObjectKind, ObjectRef};
 use bodies::Bodies;
+use claims::Claims;
 use sluice_api::spec::Check;
 use sluice_core::{
     gate::Hint,
@@ -134,6 +137,7 @@ pub struct Index {
     /// Which objects have a Service for their target.
     users: HashMap<Name, BTreeSet<(Kind, Name)>>,
     bodies: Bodies,
+    claims: Claims,
     /// What [`Index::take_touched`] gives next.
     touched: BTreeSet<Name>,
 }
@@ -151,6 +155,7 @@ impl Index {
             slice_services: HashMap::new(),
             users: HashMap::new(),
             bodies: Bodies::default(),
+            claims: Claims::default(),
             touched: BTreeSet::new(),
         }
     }
@@ -226,6 +231,14 @@ impl Index {
         self.services.get(&name)?.port(&target.port)
     }
 
+    /// What casts a shadow on an object: an older one that asks for the same requests to the same target.
+    pub fn shadow(&self, entry: &Entry) -> Option<Shadow> {
+        match &entry.standing {
+            Standing::Routed { route, .. } => self.claims.shadow(&route.spec),
+            Standing::Invalid | Standing::Overridden | Standing::Unresolved { .. } => None,
+        }
+    }
+
     /// Services of which the ports, the endpoints or the objects that target them may have changed since this was
     /// asked for the last time.
     pub fn take_touched(&mut self) -> BTreeSet<Name> {
@@ -291,7 +304,8 @@ impl Index {
     fn delete_route(&mut self, key: (Kind, Name), changes: &mut Changes) {
         let Some(entry) = self.entries.remove(&key) else { return };
         self.forget_user(&key, entry.spec.as_ref().map(|spec| &spec.target));
-        if matches!(entry.standing, Standing::Routed { .. }) {
+        if let Standing::Routed { route, .. } = &entry.standing {
+            self.claims.remove(&route.spec);
             changes.insert(entry.id, None);
         }
         self.settle_rival(&key, changes);
@@ -377,10 +391,16 @@ impl Index {
             Standing::Routed { route, .. } => Some(route.clone()),
             Standing::Invalid | Standing::Overridden | Standing::Unresolved { .. } => None,
         };
-        let new = route(&entry.standing);
-        if route(&old) != new {
-            changes.insert(entry.id, new);
+        let (old, new) = (route(&old), route(&entry.standing));
+        if old == new {
+            return;
         }
+        let spec = |route: &Option<Published>| route.as_ref().map(|route| Arc::clone(&route.spec));
+        if spec(&old) != spec(&new) {
+            spec(&old).iter().for_each(|spec| self.claims.remove(spec));
+            spec(&new).iter().for_each(|spec| self.claims.insert(spec));
+        }
+        changes.insert(entry.id, new);
     }
 
     fn stand(&self, key: &(Kind, Name), entry: &Entry, spec: &Spec) -> (Standing, Option<u16>) {

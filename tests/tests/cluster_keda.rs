@@ -1,5 +1,7 @@
 //! Sluice with the real KEDA: requests through the real Envoy scale a real Deployment, whose Pods are processes.
 
+#[path = "cluster_keda/evidence.rs"]
+mod evidence;
 #[path = "cluster_keda/faults.rs"]
 mod faults;
 #[path = "cluster_keda/load.rs"]

@@ -225,13 +225,14 @@ async fn scaled_but_not_ready(world: &World, app: &App) -> Result<()> {
     wait::until("KEDA to scale the app", async || {
         let seen = [
             get("httpscaledobject", &condition("Ready")).await,
+            get("httpscaledobject", &condition("GatewayLinked")).await,
             get("scaledobject", &condition("Ready")).await,
             get("scaledobject", &condition("Active")).await,
             get("pods", "{.items[*].status.phase}").await,
             get("hpa", "{.items[*].status.currentMetrics[*].type}").await,
             get("deployment", "{.items[*].status.unavailableReplicas}").await,
         ];
-        if seen == ["True", "True", "True", "Running", "External", "1"] {
+        if seen == ["True", "True", "True", "True", "Running", "External", "1"] {
             Ok(())
         } else {
             Err(format!("{seen:?}"))

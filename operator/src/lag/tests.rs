@@ -1,5 +1,6 @@
 use super::*;
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
+use sluice_core::route::Kind;
 
 fn lag(wakes: u64, lag_ms: u64, hold_ms: u64) -> Option<Lag> {
     Some(Lag { wakes, lag_us: lag_ms * 1_000, hold_us: Some(hold_ms * 1_000) })
@@ -81,22 +82,6 @@ fn what_was_said_stays_while_nobody_knows_better() {
     let mut other = said(&finding(lag(4, 500, 900), &[]).unwrap());
     other[0].reason = "Somebody".to_owned();
     assert_eq!(finding(None, &other), None);
-}
-
-#[test]
-fn a_scaler_is_read() {
-    let answer = br#"[
-        {"kind":"HTTPScaledObject","namespace":"a","name":"x","wakes":3,"lagUs":101000,"holdUs":null},
-        {"kind":"InterceptorRoute","namespace":"b","name":"x","wakes":5,"lagUs":7,"holdUs":9,"more":1},
-        {"kind":"Other","namespace":"b","name":"x","wakes":5,"lagUs":7,"holdUs":9}
-    ]"#;
-    let lags = read(answer).unwrap();
-    let key = |kind, namespace: &str| (kind, namespace.to_owned(), "x".to_owned());
-    let first = Lag { wakes: 3, lag_us: 101_000, hold_us: None };
-    let second = Lag { wakes: 5, lag_us: 7, hold_us: Some(9) };
-    let wanted = [(key(Kind::HttpScaledObject, "a"), first), (key(Kind::InterceptorRoute, "b"), second)];
-    assert_eq!(lags, Lags::from(wanted));
-    assert!(read(b"<html>").is_err());
 }
 
 #[test]

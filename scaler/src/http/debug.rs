@@ -3,7 +3,7 @@
 use crate::{
     eds::Figures,
     hub::Hub,
-    index::{self, Entry, Name, Standing, kind_name},
+    index::{self, Entry, Index, Name, Standing, kind_name},
     keda, ledger,
     source::{self, cluster::WatchReport},
 };
@@ -185,8 +185,10 @@ impl State {
     pub fn of(hub: &Hub) -> Self {
         let now = hub.clock.now();
         let index = hub.index();
-        let routes =
-            index.entries().map(|(kind, name, entry)| Route::of(hub, now, kind, name, entry)).collect();
+        let routes = index
+            .entries()
+            .map(|(kind, name, entry)| Route::of(hub, &index, now, (kind, name, entry)))
+            .collect();
         let streams = hub.streams.all().into_iter().map(|stream| KedaStream::of(&index, stream)).collect();
         drop(index);
         let mut gateways: BTreeMap<String, Vec<Worker>> = BTreeMap::new();
@@ -207,7 +209,7 @@ impl State {
 // === impl Route ===
 
 impl Route {
-    fn of(hub: &Hub, now: Instant, kind: Kind, name: &Name, entry: &Entry) -> Self {
+    fn of(hub: &Hub, index: &Index, now: Instant, (kind, name, entry): (Kind, &Name, &Entry)) -> Self {
         let counted = hub.ledger.find(entry.id);
         let tally = counted.as_ref().map(|route| route.tally());
         let totals = tally.as_ref().map(|tally| tally.totals.clone()).unwrap_or_default();
@@ -246,7 +248,7 @@ impl Route {
             expirations: totals.expirations,
             mismatches: totals.mismatches,
             conditions: entry
-                .conditions(kind, name, totals.mismatches)
+                .conditions(kind, name, totals.mismatches, index.shadow(entry).as_ref())
                 .into_iter()
                 .map(Condition::of)
                 .collect(),
@@ -278,7 +280,7 @@ impl Worker {
 }
 
 impl KedaStream {
-    fn of(index: &index::Index, stream: keda::StreamState) -> Self {
+    fn of(index: &Index, stream: keda::StreamState) -> Self {
         let keda::StreamState { scaled_object, kind, namespace, name, told } = stream;
         let is_there = index.get(kind, &namespace, &name).is_some();
         let route = is_there.then(|| format!("{}/{namespace}/{name}", kind_name(kind)));

@@ -1,6 +1,6 @@
 //! An object's conditions: what is so, why, and what to do about it.
 
-use super::{Entry, Missing, Name, Port, Standing};
+use super::{Entry, Missing, Name, Port, Shadow, Standing};
 use sluice_core::route::Kind;
 
 /// A condition, as Kubernetes objects carry them.
@@ -17,9 +17,24 @@ pub struct Condition {
 }
 
 impl Entry {
-    /// The object's conditions. `mismatches`: how many requests met its rules and went elsewhere.
-    pub fn conditions(&self, kind: Kind, name: &Name, mismatches: u64) -> Vec<Condition> {
+    /// The object's conditions. `mismatches`: how many requests met its rules and went elsewhere; `shadow`: who else
+    /// has its requests, see [`super::Index::shadow`].
+    pub fn conditions(
+        &self,
+        kind: Kind,
+        name: &Name,
+        mismatches: u64,
+        shadow: Option<&Shadow>,
+    ) -> Vec<Condition> {
         let mut conditions = vec![self.ready(kind, name)];
+        if let Some(shadow) = shadow {
+            conditions.push(Condition {
+                type_: "Conflicted",
+                status: true,
+                reason: "ShadowedBy",
+                message: shadow.message(),
+            });
+        }
         if mismatches > 0 {
             let message = format!(
                 "{mismatches} requests met this object's rules, but the gateway's route sent them to another \
@@ -81,7 +96,10 @@ impl Entry {
                 type_: "Ready",
                 status: true,
                 reason: "Reconciled",
-                message: format!("requests for this {} are counted and held", super::kind_name(kind)),
+                message: format!(
+                    "requests for this {} through linked gateways are counted and held",
+                    super::kind_name(kind)
+                ),
             },
             Some((Missing::Service, meanwhile)) => not(
                 "ServiceNotFound",

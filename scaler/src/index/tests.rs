@@ -1,3 +1,5 @@
+mod conflicts;
+
 use super::*;
 use serde_json::{Value, json};
 use sluice_core::{
@@ -48,7 +50,7 @@ impl Bed {
 
     fn ready(&self, kind: Kind) -> Condition {
         let name = Name { namespace: "ns".to_owned(), name: "app".to_owned() };
-        self.entry(kind).conditions(kind, &name, 0).remove(0)
+        self.entry(kind).conditions(kind, &name, 0, None).remove(0)
     }
 }
 
@@ -530,7 +532,7 @@ fn a_body_that_is_in_no_config_map_is_said() {
     };
     let missing = |bed: &Bed| -> Vec<(&'static str, String)> {
         let name = Name { namespace: "ns".to_owned(), name: "app".to_owned() };
-        let conditions = bed.entry(ROUTE).conditions(ROUTE, &name, 0);
+        let conditions = bed.entry(ROUTE).conditions(ROUTE, &name, 0, None);
         let bodies = conditions.into_iter().filter(|condition| condition.type_ == "ResponseBodies");
         bodies.map(|condition| (condition.reason, condition.message)).collect()
     };
@@ -561,7 +563,7 @@ fn requests_that_went_elsewhere_are_a_condition() {
     let mut bed = Bed::new();
     bed.apply(plain());
     let name = Name { namespace: "ns".to_owned(), name: "app".to_owned() };
-    let conditions = bed.entry(HTTP).conditions(HTTP, &name, 3);
+    let conditions = bed.entry(HTTP).conditions(HTTP, &name, 3, None);
     assert_eq!(conditions[1].type_, "TargetMismatch");
     assert!(conditions[1].status && conditions[1].message.starts_with("3 requests"));
 }

@@ -105,6 +105,11 @@ impl Route {
         self.lock().clone()
     }
 
+    /// How many requests met its rules and went elsewhere.
+    pub fn mismatches(&self) -> u64 {
+        self.lock().totals.mismatches
+    }
+
     /// What KEDA's stream needs to know.
     pub fn look(&self, now: Instant) -> Look {
         self.lock().look(now)

@@ -63,18 +63,19 @@ async fn metrics_have_the_add_ons_names_and_labels() {
 }
 
 #[tokio::test]
-async fn wakes_that_wait_for_endpoints_are_listed() {
+async fn what_gateways_have_shown_is_listed() {
     let bed = Bed::start().await;
     bed.write("app.yaml", APP);
     bed.until(|state| state["routes"][0]["hint"] == "notReady").await;
-    let lag = async || {
-        let (status, text) = bed.get("/debug/endpoint-lag").await;
+    let evidence = async || {
+        let (status, text) = bed.get("/debug/evidence").await;
         assert_eq!(status, 200);
         serde_json::from_str::<serde_json::Value>(&text).unwrap()
     };
+    assert_eq!(evidence().await, serde_json::json!({"workers": 0, "objects": []}));
     let mut worker = bed.worker(1).await;
     worker.report(vec![]).await;
-    assert_eq!(lag().await, serde_json::json!([]));
+    assert_eq!(evidence().await, serde_json::json!({"workers": 1, "objects": []}));
     let mut said = counts(1, 1, 0);
     (said.lag_buckets, said.hold_buckets) = (vec![0; 14], vec![0; 17]);
     for (lag_us, hold_us) in [(100_000, 900_000), (110_000, 500_000), (9_000_000, 9_100_000)] {
@@ -89,17 +90,31 @@ async fn wakes_that_wait_for_endpoints_are_listed() {
         bed.write("slice.yaml", &slice(false));
         bed.until(|state| state["routes"][0]["hint"] == "notReady").await;
     }
-    let wanted = serde_json::json!([{
+    let slow = serde_json::json!({
         "kind": "HTTPScaledObject", "namespace": "ns", "name": "app",
-        "wakes": 3, "lagUs": 110_000, "holdUs": 3_500_000,
-    }]);
-    assert_eq!(lag().await, wanted);
+        "endpointLag": {"wakes": 3, "lagUs": 110_000, "holdUs": 3_500_000},
+    });
+    assert_eq!(evidence().await["objects"], serde_json::json!([slow]));
+    said.mismatches = 2;
+    worker.report(vec![said.clone()]).await;
+    let mut astray = slow.clone();
+    astray["mismatches"] = 2.into();
+    assert_eq!(evidence().await["objects"], serde_json::json!([astray]));
+    // Another that asks for the same, and comes before it by its name.
+    bed.write("twin.yaml", &APP.replace("name: app", "name: twin"));
+    bed.until(|state| state["routes"].as_array().unwrap().len() == 2).await;
+    let shadowed = evidence().await["objects"][0].clone();
+    let conflict = shadowed["conflict"].as_str().unwrap();
+    assert!(conflict.contains("those of the HTTPScaledObject ns/twin"), "{conflict}");
+    let state = bed.until(|state| state["routes"][0]["conditions"][1]["type"] == "Conflicted").await;
+    assert_eq!(state["routes"][0]["conditions"][1]["message"], conflict);
+    bed.write("twin.yaml", "");
     // Another object of that name begins anew.
     bed.write("app.yaml", "");
     bed.until(|state| state["routes"].as_array().unwrap().is_empty()).await;
     bed.write("app.yaml", APP);
     bed.until(|state| state["routes"][0]["hint"] == "notReady").await;
-    assert_eq!(lag().await, serde_json::json!([]));
+    assert_eq!(evidence().await["objects"], serde_json::json!([]));
 }
 
 #[tokio::test]

@@ -1,10 +1,10 @@
-//! Asking the scalers how long wakes waited for the gateway's endpoints.
+//! Asking the scalers what gateways have shown of objects.
 //!
 //! All of them are asked, from time to time: each knows what every gateway says, since it started.
 
 use super::{Context, wakes::Wakes};
 use crate::{
-    lag::{self, Lags, MAX_ANSWER},
+    evidence::{self, Answer, Concerned, Evidence, MAX_ANSWER},
     standing::Finding,
 };
 use futures::future::join_all;
@@ -14,22 +14,24 @@ use hyper_util::rt::TokioIo;
 use k8s_openapi::{api::discovery::v1::EndpointSlice, apimachinery::pkg::apis::meta::v1::Condition};
 use sluice_core::route::Kind;
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
-    sync::{Arc, PoisonError},
+    sync::{Arc, MutexGuard, PoisonError},
     time::Duration,
 };
 use tokio::{net::TcpStream, task::JoinSet};
 
 /// Between two rounds: nobody waits for it, and a warning that comes soon after the third wake is soon enough.
 const PERIOD: Duration = Duration::from_secs(15);
+/// The same while no gateway is known to be linked: that is when somebody installs things, and looks.
+const SOON: Duration = Duration::from_secs(5);
 /// How long a scaler may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How many scalers are asked.
 const MAX_SCALERS: usize = 16;
 /// The port of the scaler's Service where it answers.
 const PORT: &str = "http";
-const PATH: &str = "/debug/endpoint-lag";
+const PATH: &str = "/debug/evidence";
 
 /// Why a scaler has said nothing.
 #[derive(Debug, thiserror::Error)]
@@ -59,30 +61,37 @@ pub(super) async fn follow(context: Arc<Context>, wakes: Wakes) {
         match &silence {
             Some(why) if !is_silent => tracing::warn!(
                 why,
-                "cannot ask a scaler for the lag of endpoints; what objects say of it stays. Trying again"
+                "cannot ask a scaler what gateways have shown; what objects say of it stays. Trying again"
             ),
-            None if is_silent => tracing::info!("all scalers say the lag of endpoints"),
+            None if is_silent => tracing::info!("all scalers say what gateways have shown"),
             Some(_) | None => {}
         }
         is_silent = silence.is_some();
-        tokio::time::sleep(PERIOD).await;
+        tokio::time::sleep(context.pause()).await;
     }
 }
 
 // === impl Context ===
 
 impl Context {
-    /// Whether the gateway hears soon enough that an object's app is ready, as far as that is known.
-    pub(super) fn prompt(
+    /// What gateways have shown of an object, where it has said `before` until now.
+    pub(super) fn shown(
         &self,
         kind: Kind,
         namespace: &str,
         name: &str,
         before: &[Condition],
-    ) -> Option<Finding> {
-        let key = (kind, namespace.to_owned(), name.to_owned());
-        let lag = self.lags.lock().unwrap_or_else(PoisonError::into_inner).get(&key).copied();
-        lag::finding(lag, before)
+    ) -> Vec<Finding> {
+        self.evidence().findings(&(kind, namespace.to_owned(), name.to_owned()), before)
+    }
+
+    fn evidence(&self) -> MutexGuard<'_, Evidence> {
+        // What is in it is whole after every call.
+        self.evidence.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn pause(&self) -> Duration {
+        if self.evidence().is_linked() == Some(true) { PERIOD } else { SOON }
     }
 
     /// Asks every scaler, and wakes the objects of which they say something else than before. Gives why one of them has
@@ -90,27 +99,28 @@ impl Context {
     async fn ask(&self, wakes: &Wakes) -> Option<String> {
         let scalers = addresses(&self.stores.endpoints.state());
         let host = format!("{}.{}", self.scaler.service, self.scaler.namespace);
-        if scalers.is_empty() && self.scaler_answers() {
+        if scalers.is_empty() && self.scaler_answers() == Ok(true) {
             return Some(format!("the Service {host} has no port {PORT:?}: apply install/scaler.yaml anew"));
         }
         let answers = join_all(scalers.iter().map(|scaler| ask(*scaler, &host))).await;
-        let (mut heard, mut silence) = (Vec::new(), None);
+        let (mut heard, mut silence) = (BTreeMap::new(), None);
         for (scaler, answer) in scalers.iter().zip(answers) {
             match answer {
-                Ok(lags) => heard.push(lags),
+                Ok(answer) => {
+                    heard.insert(*scaler, answer);
+                }
                 Err(why) => silence = Some(format!("http://{scaler}{PATH}: {why}")),
             }
         }
-        if !heard.is_empty() {
-            let now = lag::together(heard);
-            let before = {
-                let mut lags = self.lags.lock().unwrap_or_else(PoisonError::into_inner);
-                std::mem::replace(&mut *lags, now.clone())
-            };
-            for ((kind, namespace, name), lag) in &now {
-                if before.get(&(*kind, namespace.clone(), name.clone())) != Some(lag) {
-                    wakes.one(*kind, namespace, name);
-                }
+        let concerned = {
+            let mut evidence = self.evidence();
+            evidence.retain(&scalers);
+            evidence.take(heard, silence.is_none())
+        };
+        match concerned {
+            Concerned::All => wakes.all(),
+            Concerned::These(keys) => {
+                keys.iter().for_each(|(kind, namespace, name)| wakes.one(*kind, namespace, name));
             }
         }
         silence
@@ -130,7 +140,7 @@ fn addresses(slices: &[Arc<EndpointSlice>]) -> BTreeSet<SocketAddr> {
     slices.iter().flat_map(of).take(MAX_SCALERS).collect()
 }
 
-async fn ask(scaler: SocketAddr, host: &str) -> Result<Lags, Silence> {
+async fn ask(scaler: SocketAddr, host: &str) -> Result<Answer, Silence> {
     let exchange = async {
         let stream = TcpStream::connect(scaler).await?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
@@ -143,7 +153,7 @@ async fn ask(scaler: SocketAddr, host: &str) -> Result<Lags, Silence> {
             return Err(Silence::Status(response.status()));
         }
         let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await.map_err(Silence::Body)?;
-        Ok(lag::read(&body.to_bytes())?)
+        Ok(evidence::read(&body.to_bytes())?)
     };
     tokio::time::timeout(PATIENCE, exchange).await?
 }
@@ -165,23 +175,23 @@ mod tests {
             let (mut stream, _) = listener.accept().await.unwrap();
             let mut request = [0; 1_024];
             let read = stream.read(&mut request).await.unwrap();
-            assert!(request[..read].starts_with(b"GET /debug/endpoint-lag HTTP/1.1\r\n"));
+            assert!(request[..read].starts_with(b"GET /debug/evidence HTTP/1.1\r\n"));
             // Whoever has heard enough goes.
             let _ = stream.write_all(&answer).await;
         });
         address
     }
 
-    async fn answer(answer: impl Into<Vec<u8>>) -> Result<Lags, Silence> {
+    async fn answer(answer: impl Into<Vec<u8>>) -> Result<Answer, Silence> {
         ask(scaler(answer.into()).await, "sluice-scaler.sluice-system").await
     }
 
     #[tokio::test]
     async fn a_scaler_is_asked_and_believed_within_bounds() {
-        let body =
-            r#"[{"kind":"HTTPScaledObject","namespace":"a","name":"x","wakes":3,"lagUs":1,"holdUs":2}]"#;
+        let body = r#"{"workers":2,"objects":[{"kind":"HTTPScaledObject","namespace":"a","name":"x","mismatches":1}]}"#;
         let good = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len());
-        assert_eq!(answer(good).await.unwrap().len(), 1);
+        let heard = answer(good).await.unwrap();
+        assert_eq!((heard.workers, heard.objects.len()), (2, 1));
         let other = answer("HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n").await;
         assert!(matches!(other, Err(Silence::Status(StatusCode::NOT_FOUND))), "{other:?}");
         assert!(matches!(answer("SSH-2.0\r\n").await, Err(Silence::Http(_))));
