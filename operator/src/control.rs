@@ -5,24 +5,28 @@
 
 mod calls;
 mod envoy_filters;
+mod evidence;
 mod failure;
 mod gateway;
 mod http_scaled_object;
+mod index;
 mod interceptor_route;
-mod lag;
+mod limit;
 mod routes;
 mod status;
+#[cfg(test)]
+mod tests;
 mod upstream;
 mod wakes;
 
 use crate::{
     FIELD_MANAGER,
     envoy_filter::Outcome,
-    lag::Lags,
+    evidence::Evidence,
     lease::Reign,
     metrics::Metrics,
     pace::Pace,
-    plan::{self, ScaledObjects, Scaler, Workload},
+    plan::{ScaledObjects, Scaler, Workload},
     upstream::Gateways,
     watch::{News, State, follow},
 };
@@ -30,6 +34,7 @@ use failure::Failure;
 use futures::{Stream, StreamExt, channel::mpsc};
 pub(crate) use gateway::Gateway;
 use gateway::{Following, Isolated};
+use index::{Index, Indexes, Topic};
 use k8s_openapi::api::{
     core::v1::Service,
     discovery::v1::{Endpoint, EndpointSlice},
@@ -44,6 +49,7 @@ use kube::{
         watcher,
     },
 };
+use limit::Permit;
 use serde::de::DeserializeOwned;
 use sluice_api::{HttpScaledObject, InterceptorRoute, ScaledObject};
 use sluice_core::route::Kind;
@@ -62,6 +68,8 @@ use wakes::Wakes;
 
 /// How many objects of a kind are in hand at a time.
 const CONCURRENCY: u16 = 16;
+/// After a write that was not allowed since the reign was over: whether it has become this replica's again.
+const REIGN_AGAIN: Duration = Duration::from_secs(1);
 /// Longest wait for what is in hand when the end has come.
 const FINISH_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -91,13 +99,15 @@ struct Context {
     metrics: Arc<Metrics>,
     recorder: Recorder,
     pace: Mutex<Pace<Key>>,
-    /// How long wakes waited for the gateway's endpoints, as scalers said last.
-    lags: Mutex<Lags>,
+    /// What gateways have shown, as scalers say.
+    evidence: Mutex<Evidence>,
     stores: Stores,
     /// Of ScaledObjects: KEDA may not be there.
     keda: watch::Receiver<State>,
     /// Where the filter is enabled, with isolation.
     isolation: Option<Isolated>,
+    /// Of the scaler's EndpointSlices.
+    endpoints: watch::Receiver<State>,
     /// Whether the kinds that EnvoyFilters follow from have been read: both of ours, and Services.
     read: [watch::Receiver<State>; 3],
     /// Whose connections to apps are looked after.
@@ -117,6 +127,7 @@ struct Stores {
     services: Store<Service>,
     /// The scaler's.
     endpoints: Store<EndpointSlice>,
+    index: Indexes,
 }
 
 /// An object's kind, namespace and name.
@@ -132,7 +143,7 @@ pub(crate) async fn run(shared: &Shared, end: impl Future<Output = ()> + Send + 
     let (scaled_objects, scaled_objects_writer) = store();
     let (services, services_writer) = store();
     let (endpoints, endpoints_writer) = store();
-    let stores = Stores { http, routes, scaled_objects, services, endpoints };
+    let stores = Stores::new(http, routes, scaled_objects, services, endpoints);
     let gateway = shared.gateway.as_ref().map(|gateway| Following::start(gateway, shared, &mut tasks));
     let wakes = Wakes {
         http: http_wakes,
@@ -176,16 +187,11 @@ pub(crate) async fn run(shared: &Shared, end: impl Future<Output = ()> + Send + 
     let of_scaler = all.clone().labels(&format!("kubernetes.io/service-name={}", shared.scaler.service));
     let scalers = Api::namespaced(shared.client.clone(), &shared.scaler.namespace);
     let told = wakes.clone();
-    states.push(start(
-        &mut tasks,
-        scalers,
-        &of_scaler,
-        trim,
-        endpoints_writer,
-        move |_: News<'_, EndpointSlice>| {
+    let endpoints =
+        start(&mut tasks, scalers, &of_scaler, trim, endpoints_writer, move |_: News<'_, EndpointSlice>| {
             told.scaler();
-        },
-    ));
+        });
+    states.push(endpoints.clone());
 
     // Or an operator that starts would say first that nothing of them is lost.
     states.extend(gateway.as_ref().map(|gateway| gateway.rules().state()));
@@ -210,9 +216,10 @@ pub(crate) async fn run(shared: &Shared, end: impl Future<Output = ()> + Send + 
         metrics: Arc::clone(&shared.metrics),
         recorder: Recorder::new(shared.client.clone(), reporter),
         pace: Mutex::default(),
-        lags: Mutex::default(),
+        evidence: Mutex::default(),
         stores,
         keda,
+        endpoints,
         isolation: gateway.as_ref().and_then(Following::isolated),
         read: [http, routes, services],
         upstream: shared.gateway.as_ref().map(Gateway::upstream),
@@ -237,7 +244,7 @@ pub(crate) async fn run(shared: &Shared, end: impl Future<Output = ()> + Send + 
         routes,
         stopped.clone(),
     ));
-    controllers.spawn(until(&stopped, lag::follow(Arc::clone(&context), wakes.clone())));
+    controllers.spawn(until(&stopped, evidence::follow(Arc::clone(&context), wakes.clone())));
     if let Some(gateway) = gateway {
         gateway.work(&context, &wakes, &mut controllers, &stopped);
     }
@@ -368,14 +375,37 @@ fn trim<K: Resource>(object: &mut K) {
     object.meta_mut().managed_fields = None;
 }
 
-/// Of all the cluster's Services only the ports matter.
+/// Of all the cluster's Services only the ports matter, and whether they need any.
 fn trim_service(service: &mut Service) {
     trim(service);
     service.metadata.annotations = None;
     service.metadata.labels = None;
     service.status = None;
     if let Some(spec) = &mut service.spec {
-        *spec = k8s_openapi::api::core::v1::ServiceSpec { ports: spec.ports.take(), ..Default::default() };
+        *spec = k8s_openapi::api::core::v1::ServiceSpec {
+            ports: spec.ports.take(),
+            type_: spec.type_.take(),
+            ..Default::default()
+        };
+    }
+}
+
+// === impl Stores ===
+
+impl Stores {
+    fn new(
+        http: Store<Guarded<HttpScaledObject>>,
+        routes: Store<Guarded<InterceptorRoute>>,
+        scaled_objects: Store<Guarded<ScaledObject>>,
+        services: Store<Service>,
+        endpoints: Store<EndpointSlice>,
+    ) -> Self {
+        let index = Indexes {
+            http: Index::new(http.clone()),
+            routes: Index::new(routes.clone()),
+            scaled_objects: Index::new(scaled_objects.clone()),
+        };
+        Self { http, routes, scaled_objects, services, endpoints, index }
     }
 }
 
@@ -388,8 +418,8 @@ impl Context {
     }
 
     /// Whether a write may begin.
-    fn may_write(&self) -> Result<(), Failure> {
-        if self.reign.borrow().holds(Instant::now()) { Ok(()) } else { Err(Failure::Deposed) }
+    fn may_write(&self) -> Result<Permit, Failure> {
+        Permit::of(*self.reign.borrow(), Instant::now()).ok_or(Failure::Deposed)
     }
 
     /// Something went wrong: when to try again.
@@ -397,7 +427,9 @@ impl Context {
         let key = key(object);
         let (kind, namespace, name) = (key.0, key.1.clone(), key.2.clone());
         match failure {
-            Failure::Deposed | Failure::Leaving => return Action::await_change(),
+            Failure::Leaving => return Action::await_change(),
+            // Mostly it ends with the next reign; but a renewal that comes late goes on with this one.
+            Failure::Deposed => return Action::requeue(REIGN_AGAIN),
             // Somebody was faster; what he wrote comes with the next event, or has come already.
             Failure::Outdated => {
                 self.metrics.reconciled(kind, "outdated");
@@ -412,8 +444,13 @@ impl Context {
     }
 
     /// The Service that an object names.
-    fn service(&self, namespace: &str, name: &str) -> Option<Arc<Service>> {
-        self.stores.services.get(&ObjectRef::new(name).within(namespace))
+    ///
+    /// # Errors
+    /// Why Services cannot be read.
+    fn service(&self, namespace: &str, name: &str) -> Result<Option<Arc<Service>>, String> {
+        let [_, _, services] = &self.read;
+        services.borrow().known()?;
+        Ok(self.stores.services.get(&ObjectRef::new(name).within(namespace)))
     }
 
     /// Those that an object of this kind, name and workload has to do with.
@@ -424,27 +461,23 @@ impl Context {
         name: &str,
         workload: Option<&Workload>,
     ) -> ScaledObjects {
-        let state = self.keda.borrow().clone();
-        match state.trouble {
-            Some(trouble) if !state.is_known => ScaledObjects::Unreadable(trouble),
-            _ => {
-                let concerns = |it: &Guarded<ScaledObject>| {
-                    it.meta().namespace.as_deref() == Some(namespace)
-                        && it.0.as_ref().is_ok_and(|it| plan::concerns(it, kind, name, workload))
-                };
-                let all = self.stores.scaled_objects.state_filter(concerns);
-                let read = all.iter().filter_map(|it| it.0.as_ref().ok().cloned().map(Arc::new));
-                let mut read: Vec<Arc<ScaledObject>> = read.collect();
-                // A store has no order, and a status must not change with it.
-                read.sort_by(|a, b| a.metadata.name.cmp(&b.metadata.name));
-                ScaledObjects::Known(read)
-            }
+        if let Err(why) = self.keda.borrow().known() {
+            return ScaledObjects::Unreadable(why);
         }
+        let topics = [Topic::Object(kind, name.to_owned())].into_iter().chain(workload.map(Topic::workload));
+        // By name: a status must not change with the order.
+        let all = self.stores.index.scaled_objects.about(namespace, &topics.collect());
+        let read = all.iter().filter_map(|it| it.0.as_ref().ok().cloned().map(Arc::new));
+        ScaledObjects::Known(read.collect())
     }
 
     /// Whether one of the scaler's Pods can answer KEDA.
-    fn scaler_answers(&self) -> bool {
-        self.stores.endpoints.find(|slice: &EndpointSlice| has_ready(slice)).is_some()
+    ///
+    /// # Errors
+    /// Why EndpointSlices cannot be read.
+    fn scaler_answers(&self) -> Result<bool, String> {
+        self.endpoints.borrow().known()?;
+        Ok(self.stores.endpoints.find(|slice: &EndpointSlice| has_ready(slice)).is_some())
     }
 }
 

@@ -2,12 +2,13 @@
 //!
 //! What to do is decided in plain code, from what is known to what is to be written: [`plan`], [`standing`],
 //! [`lease`], [`pace`], [`envoy_filter`],
-//! [`isolation`], [`lag`]. The calls are made around it: `control` reads and writes objects, [`run`] starts and ends
+//! [`isolation`], [`evidence`], [`lag`]. The calls are made around it: `control` reads and writes objects, [`run`] starts and ends
 //! everything.
 
 pub mod config;
 mod control;
 pub mod envoy_filter;
+pub mod evidence;
 mod http;
 pub mod isolation;
 pub mod lag;

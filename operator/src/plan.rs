@@ -1,29 +1,35 @@
 //! What to do about an object, from what is known: one write at most, and what its status is to say.
 //!
 //! ```text
-//!  object ─┬─ being deleted ──▶ orphan it if asked to, then let go of it
+//!  object ─┬─ being deleted ──▶ orphan the ScaledObject if asked to, then let go of the object
 //!          ├─ orphan ─────────▶ take our owner reference off the ScaledObject
 //!          ├─ skip ───────────▶ delete the ScaledObject if it is ours
 //!          ├─ of no use ──────▶ nothing: what is there stays in force
-//!          └─ else ───────────▶ the ScaledObject of its name: none → create it, once the scaler answers
+//!          └─ else ───────────▶ the ScaledObject of its name: none → create it, once the scaler answers, and unless
+//!                                                                    another object has the workload scaled
 //!                                                             ours → keep it as it has to be
 //!                                                             not ours → say so, leave it alone
 //! ```
 
+mod claim;
 pub mod desired;
 mod fields;
 mod http_scaled_object;
 mod interceptor_route;
+mod leaving;
 mod owner;
+mod paused;
 mod referrer;
 mod target;
 #[cfg(test)]
 mod tests;
 mod workload;
 
+pub use claim::{Claim, Claims, claimed};
 pub use http_scaled_object::{Observed, plan};
 pub use interceptor_route::{ObservedRoute, standing as route_standing};
-pub use referrer::{Reference, concerns, references};
+pub use leaving::leaving;
+pub use referrer::{Reference, references};
 pub use workload::Workload;
 
 use crate::standing::Standing;
@@ -75,6 +81,8 @@ pub enum Write {
         uid: Option<String>,
         /// Its version.
         version: Option<String>,
+        /// What people are told of it.
+        why: &'static str,
     },
     /// Ours is to survive its owner: the owner references that stay.
     Disown {
@@ -97,8 +105,8 @@ pub enum Write {
 pub struct Plan {
     /// What to write, if anything; then it is to be planned anew.
     pub write: Option<Write>,
-    /// What the object's status is to say; `None` for an object that is being deleted.
-    pub standing: Option<Standing>,
+    /// What the object's status is to say.
+    pub standing: Standing,
 }
 
 // === impl Scaler ===

@@ -26,6 +26,9 @@ use tokio::{net::TcpListener, sync::watch};
 
 /// How long a connection to the API server may take to come about.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a connection to the API server may be silent: lists have no end of their own. More than watches last (290 s,
+/// kube's default).
+const SILENCE: Duration = Duration::from_secs(360);
 /// How long handing back the Lease may take; it expires by itself otherwise.
 const RELEASE_PATIENCE: Duration = Duration::from_secs(3);
 
@@ -90,6 +93,7 @@ async fn serve(config: Config, stopping: watch::Receiver<bool>) -> Result<(), Ru
     let client = {
         let mut cluster = kube::Config::infer().await?;
         cluster.connect_timeout = Some(CONNECT_TIMEOUT);
+        cluster.read_timeout = Some(SILENCE);
         if let Some(namespace) = config.namespace {
             cluster.default_namespace = namespace;
         }

@@ -30,8 +30,43 @@ pub const UPSTREAM_APPLIED: &str = "UpstreamApplied";
 /// does not, and that is all: [`READY`] is none the less.
 pub const ENDPOINTS_PROMPT: &str = "EndpointsPrompt";
 
+/// Whether a gateway is linked to a scaler: without one nothing is counted or held. Not there before scalers were asked.
+pub const GATEWAY_LINKED: &str = "GatewayLinked";
+
+/// There while requests meet the object's rules and go to another cluster than its target.
+pub const TARGET_MISMATCH: &str = "TargetMismatch";
+
+/// There while an older object asks for the same requests to the same target, and so has them.
+pub const CONFLICTED: &str = "Conflicted";
+
+/// What [`READY`] says first when all is well.
+pub const COUNTED: &str = "requests through linked gateways are counted and held";
+
 /// Conditions of ours that not every object has: one that an object has no more goes.
-const SOMETIMES: [&str; 3] = [FILTER_ENABLED, UPSTREAM_APPLIED, ENDPOINTS_PROMPT];
+const SOMETIMES: [&str; 6] =
+    [FILTER_ENABLED, UPSTREAM_APPLIED, ENDPOINTS_PROMPT, GATEWAY_LINKED, TARGET_MISMATCH, CONFLICTED];
+
+/// What gateways have shown: no reason not to be ready, see [`crate::evidence`].
+const SHOWN: [&str; 4] = [ENDPOINTS_PROMPT, GATEWAY_LINKED, TARGET_MISMATCH, CONFLICTED];
+
+/// What is said instead of [`COUNTED`] where one of these is so: the first of them.
+const DOUBTS: [(&str, Truth, &str); 3] = [
+    (
+        GATEWAY_LINKED,
+        Truth::False,
+        "requests are neither counted nor held, since no gateway is linked (see GatewayLinked)",
+    ),
+    (
+        CONFLICTED,
+        Truth::True,
+        "requests are counted and held but for those that an older object has (see Conflicted)",
+    ),
+    (
+        TARGET_MISMATCH,
+        Truth::True,
+        "requests are counted and held but for those that go elsewhere (see TargetMismatch)",
+    ),
+];
 
 /// Longest message that a condition's schema takes.
 const MAX_MESSAGE: usize = 32_768;
@@ -152,12 +187,22 @@ impl Finding {
 impl Standing {
     /// The sum of all findings: the first that is false, or else the first that is not known.
     pub fn ready(&self) -> Finding {
-        let counts = |finding: &&Finding| finding.type_ != ENDPOINTS_PROMPT;
+        let counts = |finding: &&Finding| !SHOWN.contains(&finding.type_);
         let first = |truth| self.findings.iter().filter(counts).find(|finding| finding.truth == truth);
         match first(Truth::False).or_else(|| first(Truth::Unknown)) {
             Some(finding) => Finding { type_: READY, ..finding.clone() },
             // The add-on's reason.
-            None => Finding::yes(READY, "Reconciled", self.well.clone()),
+            None => Finding::yes(READY, "Reconciled", self.well()),
+        }
+    }
+
+    fn well(&self) -> String {
+        let is = |(type_, truth, _): &&(&str, Truth, &str)| {
+            self.findings.iter().any(|finding| finding.type_ == *type_ && finding.truth == *truth)
+        };
+        match DOUBTS.iter().find(is) {
+            Some((_, _, instead)) => self.well.replacen(COUNTED, instead, 1),
+            None => self.well.clone(),
         }
     }
 
@@ -174,16 +219,18 @@ impl Standing {
         };
         let others = before.conditions.iter().filter(is_others);
         let conditions: Vec<Condition> = ours.iter().chain(others).cloned().collect();
+        let said = before.conditions.iter().find(|it| it.type_ == READY);
+        // The add-on's definition has no `observedGeneration` but those of conditions, so that none is kept.
+        let generation = before.generation.or_else(|| said?.observed_generation);
         let same = Written {
             generation: self.generation,
             conditions: &conditions,
             target_workload: self.target_workload.as_deref(),
             target_service: self.target_service.as_deref(),
         };
-        if same.is(before) {
+        if same.is(Written { generation, ..before }) {
             return None;
         }
-        let said = before.conditions.iter().find(|it| it.type_ == READY);
         let is_said = |it: &Condition| {
             let said = (it.status.as_str(), it.reason.as_str(), it.message.as_str());
             said == (ready.truth.as_str(), ready.reason, ready.message.as_str())

@@ -142,7 +142,9 @@ impl Claim {
     /// The target's port, and what istiod speaks with it.
     fn port(&self, service: Option<&Service>) -> Option<(u16, envoyfilter::Protocol)> {
         let ports = service?.spec.as_ref()?.ports.as_deref().unwrap_or_default();
-        let port = ports.iter().find(|port| match &self.target.port {
+        // Where a Service has a number twice, for HTTP/3, only the one of the two is a gateway's target.
+        let mut tcp = ports.iter().filter(|port| port.protocol.as_deref().is_none_or(|it| it == "TCP"));
+        let port = tcp.find(|port| match &self.target.port {
             Port::Number(number) => port.port == i32::from(*number),
             Port::Name(name) => port.name.as_deref() == Some(name),
         })?;

@@ -1,6 +1,6 @@
 //! The writes that a plan asks for.
 
-use super::{Context, Failure, Guarded, kind};
+use super::{Context, Failure, Guarded, failure, kind, limit};
 use crate::{
     FIELD_MANAGER,
     plan::{Workload, Write},
@@ -31,47 +31,48 @@ impl Context {
                 // What is known may be old, and apply would merge into whatever there is: without force, and only
                 // if there is nothing.
                 let what = "reading the ScaledObject";
-                let there = objects.get_opt(name).await.map_err(|error| Failure::of(what, error))?;
+                let there = limit::answer(objects.get_opt(name)).await;
+                let there = there.map_err(|error| Failure::of(what, error))?;
                 if let Some(there) = there {
                     return read(there).map(Some);
                 }
-                self.may_write()?;
+                let permit = self.may_write()?;
                 let apply = PatchParams::apply(FIELD_MANAGER);
-                let made = objects.patch(name, &apply, &Patch::Apply(&desired)).await;
-                let made = made.map_err(|error| Failure::of("creating the ScaledObject", error))?;
+                let made = permit.call(objects.patch(name, &apply, &Patch::Apply(&desired))).await;
+                let made = made.map_err(|error| failure::of_creation("creating the ScaledObject", error))?;
                 Outcome { now: Some(read(made)?), verb: "create", told: ("Created", "created") }
             }
             Write::Apply { object: desired, inherit } => {
-                self.may_write()?;
+                let permit = self.may_write()?;
                 let what = "applying the ScaledObject";
                 if let Some(fields) = inherit {
                     let patch =
                         json!({"metadata": {"uid": desired["metadata"]["uid"], "managedFields": fields}});
-                    let inherited = objects.patch(name, &merge, &Patch::Merge(&patch)).await;
+                    let inherited = permit.call(objects.patch(name, &merge, &Patch::Merge(&patch))).await;
                     inherited.map_err(|error| Failure::of(what, error))?;
                 }
                 // It is ours: whoever has set a field that follows from the HTTPScaledObject has to set it there.
                 let apply = PatchParams::apply(FIELD_MANAGER).force();
-                let applied = objects.patch(name, &apply, &Patch::Apply(&desired)).await;
+                let applied = permit.call(objects.patch(name, &apply, &Patch::Apply(&desired))).await;
                 let applied = applied.map_err(|error| Failure::of(what, error))?;
                 Outcome { now: Some(read(applied)?), verb: "apply", told: ("Updated", "brought up to date") }
             }
-            Write::Delete { uid, version } => {
-                self.may_write()?;
+            Write::Delete { uid, version, why } => {
+                let permit = self.may_write()?;
                 let preconditions = Preconditions { uid, resource_version: version };
                 let parameters =
                     DeleteParams { preconditions: Some(preconditions), ..DeleteParams::background() };
-                let deleted = objects.delete(name, &parameters).await;
+                let deleted = permit.call(objects.delete(name, &parameters)).await;
                 let deleted = deleted.map_err(|error| Failure::of("deleting the ScaledObject", error))?;
                 // KEDA's finalizer keeps it for a moment.
                 let now = deleted.left().map(read).transpose()?;
                 let now = now.filter(|it| it.metadata.deletion_timestamp.is_some());
-                Outcome { now, verb: "delete", told: ("Deleted", "deleted, as the annotation asks") }
+                Outcome { now, verb: "delete", told: ("Deleted", why) }
             }
             Write::Disown { owners, version } => {
-                self.may_write()?;
+                let permit = self.may_write()?;
                 let patch = json!({"metadata": {"resourceVersion": version, "ownerReferences": owners}});
-                let free = objects.patch(name, &merge, &Patch::Merge(&patch)).await;
+                let free = permit.call(objects.patch(name, &merge, &Patch::Merge(&patch))).await;
                 let free = free.map_err(|error| Failure::of("orphaning the ScaledObject", error))?;
                 let told = ("Orphaned", "set free, as the annotation asks: it survives this object");
                 Outcome { now: Some(read(free)?), verb: "disown", told }
@@ -96,11 +97,11 @@ impl Context {
         finalizers: &[String],
         version: Option<&str>,
     ) -> Result<(), Failure> {
-        self.may_write()?;
+        let permit = self.may_write()?;
         let objects: Api<Guarded<HttpScaledObject>> = Api::namespaced(self.client.clone(), namespace);
         let merge = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
         let patch = json!({"metadata": {"resourceVersion": version, "finalizers": finalizers}});
-        match objects.patch(name, &merge, &Patch::Merge(&patch)).await {
+        match permit.call(objects.patch(name, &merge, &Patch::Merge(&patch))).await {
             Ok(_) => self.metrics.wrote(kind::<HttpScaledObject>(), "finalize"),
             // Gone, or somebody else's turn has come: its next event tells.
             Err(kube::Error::Api(status)) if status.code == 404 => {}
@@ -116,7 +117,7 @@ impl Context {
         }
         let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("apps", "v1", &workload.kind));
         let objects: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, &resource);
-        matches!(objects.get_metadata_opt(&workload.name).await, Ok(None))
+        matches!(limit::answer(objects.get_metadata_opt(&workload.name)).await, Ok(None))
     }
 }
 

@@ -1,6 +1,6 @@
 //! Keeps the gateway's EnvoyFilters as the parts of the operator want them.
 
-use super::{Context, Failure};
+use super::{Context, Failure, limit};
 use crate::{
     FIELD_MANAGER,
     envoy_filter::{EnvoyFilter, MANAGED_BY, Outcome, Part, Step, Wanted, deletable, step},
@@ -154,30 +154,31 @@ impl Keeper {
     async fn write(&self, part: Part, wanted: &Wanted) -> Result<Outcome, Failure> {
         let objects = self.objects();
         let name = wanted.name.as_str();
-        let there = objects.get_opt(name).await.map_err(|error| failure("reading the EnvoyFilter", error))?;
+        let there = limit::answer(objects.get_opt(name)).await;
+        let there = there.map_err(|error| failure("reading the EnvoyFilter", error))?;
         let (written, verb, told) = match step(there.as_ref(), &self.namespace, part, wanted) {
             Step::Keep => return Ok(Outcome::Applied),
             Step::Foreign => return Ok(self.foreign(there.as_ref(), name).await),
             Step::Create(object) => {
-                self.context.may_write()?;
+                let permit = self.context.may_write()?;
                 let apply = PatchParams::apply(FIELD_MANAGER);
-                let made = objects.patch(name, &apply, &Patch::Apply(&object)).await;
+                let made = permit.call(objects.patch(name, &apply, &Patch::Apply(&object))).await;
                 let made = made.map_err(|error| failure("creating the EnvoyFilter", error))?;
                 (made, "create", ("Created", "created"))
             }
             Step::Apply { object, purge } => {
-                self.context.may_write()?;
+                let permit = self.context.may_write()?;
                 let what = "applying the EnvoyFilter";
                 if let Some(purge) = purge {
                     let merge = PatchParams {
                         field_manager: Some(FIELD_MANAGER.to_owned()),
                         ..PatchParams::default()
                     };
-                    let purged = objects.patch(name, &merge, &Patch::Merge(&purge)).await;
+                    let purged = permit.call(objects.patch(name, &merge, &Patch::Merge(&purge))).await;
                     purged.map_err(|error| failure(what, error))?;
                 }
                 let apply = PatchParams::apply(FIELD_MANAGER).force();
-                let applied = objects.patch(name, &apply, &Patch::Apply(&object)).await;
+                let applied = permit.call(objects.patch(name, &apply, &Patch::Apply(&object))).await;
                 let applied = applied.map_err(|error| failure(what, error))?;
                 (applied, "apply", ("Updated", "brought to what the operator's settings say"))
             }
@@ -207,12 +208,12 @@ impl Keeper {
 
     /// Deletes one of ours that is not wanted any more; when to try again if it cannot be.
     async fn delete(&self, there: &EnvoyFilter) -> Option<Duration> {
-        self.context.may_write().ok()?;
+        let permit = self.context.may_write().ok()?;
         let name = there.name_any();
         let preconditions =
             Preconditions { uid: there.uid(), resource_version: there.metadata.resource_version.clone() };
         let parameters = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::background() };
-        match self.objects().delete(&name, &parameters).await {
+        match permit.call(self.objects().delete(&name, &parameters)).await {
             Ok(_) => {
                 self.context.metrics.wrote(KIND, "delete");
                 self.context.pace().forget(&self.key(&name));
@@ -261,7 +262,8 @@ impl Keeper {
             action: "Reconcile".to_owned(),
             secondary: None,
         };
-        if let Err(error) = self.context.recorder.publish(&event, &object.object_ref(&())).await {
+        let told = limit::answer(self.context.recorder.publish(&event, &object.object_ref(&()))).await;
+        if let Err(error) = told {
             tracing::debug!(%error, reason, "an Event was not written");
         }
     }

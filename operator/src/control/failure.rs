@@ -49,6 +49,20 @@ impl Failure {
     }
 }
 
+/// What a failed creation means: neither the object nor another version of it can be missing, but its namespace or its
+/// kind.
+pub(super) fn of_creation(what: &'static str, error: kube::Error) -> Failure {
+    let of_namespace =
+        |status: &Status| status.details.as_ref().is_some_and(|details| details.kind == "namespaces");
+    match error {
+        kube::Error::Api(status) if status.code == 404 && !of_namespace(&status) => {
+            let why = format!("{}; is its CustomResourceDefinition gone?", status.message);
+            Failure::Refused { what, why }
+        }
+        error => Failure::of(what, error),
+    }
+}
+
 fn is_leaving(status: &Status) -> bool {
     let causes = status.details.iter().flat_map(|details| &details.causes);
     status.code == 403 && causes.into_iter().any(|cause| cause.reason == "NamespaceTerminating")
@@ -61,6 +75,21 @@ mod tests {
 
     fn failure(status: serde_json::Value) -> Failure {
         Failure::of("testing", kube::Error::Api(Box::new(serde_json::from_value(status).unwrap())))
+    }
+
+    #[test]
+    fn a_kind_that_is_missing_is_no_race() {
+        let creation = |status: serde_json::Value| {
+            of_creation("testing", kube::Error::Api(Box::new(serde_json::from_value(status).unwrap())))
+        };
+        let kind = json!({"code": 404, "message": "404 page not found", "reason": "NotFound"});
+        assert!(matches!(creation(kind), Failure::Refused { .. }));
+        let namespace = json!({
+            "code": 404, "message": "namespaces \"a\" not found", "reason": "NotFound",
+            "details": {"name": "a", "kind": "namespaces"},
+        });
+        assert!(matches!(creation(namespace), Failure::Outdated));
+        assert!(matches!(creation(json!({"code": 409, "message": "m", "reason": "R"})), Failure::Outdated));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Writing an object's status, and telling people what has changed.
 
-use super::{Context, Failure, Guarded, kind};
+use super::{Context, Failure, Guarded, kind, limit};
 use crate::{
     FIELD_MANAGER,
     standing::{ACCEPTED, Finding, RESOLVED_REFS, SCALED_OBJECT_READY, Standing, Truth, Written},
@@ -48,7 +48,7 @@ impl Context {
         standing: &Standing,
     ) -> Result<(), Failure> {
         let Some(update) = standing.update(written, Timestamp::now()) else { return Ok(()) };
-        self.may_write()?;
+        let permit = self.may_write()?;
         let objects: Api<Guarded<K>> =
             Api::namespaced(self.client.clone(), &object.namespace().unwrap_or_default());
         // With the version: what was read may be old, and the newer status must not be undone.
@@ -58,8 +58,8 @@ impl Context {
         });
         let parameters =
             PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-        objects
-            .patch_status(&object.name_any(), &parameters, &Patch::Merge(&patch))
+        permit
+            .call(objects.patch_status(&object.name_any(), &parameters, &Patch::Merge(&patch)))
             .await
             .map_err(|error| Failure::of("writing the status", error))?;
         self.metrics.wrote(kind::<K>(), "status");
@@ -104,7 +104,7 @@ impl Context {
             action: action.to_owned(),
             secondary: None,
         };
-        if let Err(error) = self.recorder.publish(&event, &object.object_ref(&())).await {
+        if let Err(error) = limit::answer(self.recorder.publish(&event, &object.object_ref(&()))).await {
             tracing::debug!(%error, reason, "an Event was not written");
         }
     }
@@ -117,7 +117,8 @@ impl Context {
         // in there, too.
         let objects: Api<DynamicObject> =
             Api::namespaced_with(self.client.clone(), &namespace, &ApiResource::erase::<K>(&()));
-        let raw = objects.get(&name).await.map_err(|error| Failure::of("reading an object", error))?;
+        let raw = limit::answer(objects.get(&name)).await;
+        let raw = raw.map_err(|error| Failure::of("reading an object", error))?;
         if raw.resource_version() != object.resource_version() {
             return Err(Failure::Outdated);
         }

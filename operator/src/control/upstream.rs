@@ -1,6 +1,6 @@
 //! How the gateway connects to apps, by what the stores know.
 
-use super::{Context, Guarded, Shared, start, status::Ours, wakes::Wakes};
+use super::{Context, Guarded, Shared, Stores, index::Topic, start, status::Ours, wakes::Wakes};
 use crate::{
     envoy_filter::Wanted,
     standing::{Finding, Standing, UPSTREAM_APPLIED},
@@ -91,8 +91,8 @@ impl Context {
         if !self.is_read() {
             return None;
         }
-        let claims = self.claims(&gateways.defaults, |_, _| true);
-        Some(upstream::wanted(&claims, gateways, |namespace, name| self.service(namespace, name)))
+        let claims = self.upstream_claims(&gateways.defaults, None);
+        Some(upstream::wanted(&claims, gateways, |namespace, name| self.service(namespace, name).ok()?))
     }
 
     /// What an HTTPScaledObject's status is to say of it.
@@ -117,10 +117,17 @@ impl Context {
             return says_something.then(upstream::no_gateway);
         };
         let claim = claim(&gateways.defaults)?;
-        let all = self.claims(&gateways.defaults, |namespace, service| {
-            namespace == claim.namespace && service == claim.target.service
-        });
-        let service = self.service(&claim.namespace, &claim.target.service);
+        let service = match self.service(&claim.namespace, &claim.target.service) {
+            Ok(service) => service,
+            Err(why) => {
+                let message = format!(
+                    "Services cannot be read ({why}); give the operator the rights that its manifest names. What the \
+                     gateway has stays as it is until then"
+                );
+                return Some(Finding::pending(UPSTREAM_APPLIED, "ServicesUnreadable", message));
+            }
+        };
+        let all = self.upstream_claims(&gateways.defaults, Some((&claim.namespace, &claim.target.service)));
         let standing = upstream::stands(&claim, &all, service.as_deref());
         let lost = self.rules.as_ref().map(|rules| rules.lost(&claim, service.as_deref(), gateways));
         let lost = lost.unwrap_or_default();
@@ -143,17 +150,16 @@ impl Context {
         self.tell(object, EventType::Warning, RULE_OVERRIDDEN, "Reconcile", finding.message.clone()).await;
     }
 
-    /// The claims of objects whose namespace and Service are `wanted`.
-    fn claims(&self, defaults: &Upstream, wanted: impl Fn(&str, &str) -> bool) -> Vec<Claim> {
-        let namespace = |metadata: &ObjectMeta| metadata.namespace.clone().unwrap_or_default();
-        let http = self.stores.http.state_filter(|it: &Guarded<HttpScaledObject>| {
-            let read = it.0.as_ref();
-            read.is_ok_and(|it| wanted(&namespace(&it.metadata), &it.spec.scale_target_ref.service))
-        });
-        let routes = self.stores.routes.state_filter(|it: &Guarded<InterceptorRoute>| {
-            let read = it.0.as_ref();
-            read.is_ok_and(|it| wanted(&namespace(&it.metadata), &it.spec.target.service))
-        });
+    /// What all objects say of connections, or those with this namespace and Service.
+    fn upstream_claims(&self, defaults: &Upstream, target: Option<(&str, &str)>) -> Vec<Claim> {
+        let Stores { http, routes, index, .. } = &self.stores;
+        let (http, routes) = match target {
+            None => (http.state(), routes.state()),
+            Some((namespace, service)) => {
+                let topics = [Topic::Service(service.to_owned())].into();
+                (index.http.about(namespace, &topics), index.routes.about(namespace, &topics))
+            }
+        };
         let http = http
             .iter()
             .filter_map(|it: &Arc<Guarded<HttpScaledObject>>| self.http_claim(it.0.as_ref().ok()?, defaults));

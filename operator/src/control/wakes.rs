@@ -1,10 +1,11 @@
 //! Which objects an event may matter to.
 
-use super::{Guarded, Stores};
-use crate::{
-    plan::{self, Workload},
-    watch::News,
+use super::{
+    Guarded, Stores,
+    index::{Topic, Topics},
+    interceptor_route::overrides,
 };
+use crate::{plan, watch::News};
 use futures::channel::mpsc::UnboundedSender;
 use k8s_openapi::api::core::v1::Service;
 use kube::{
@@ -16,7 +17,7 @@ use kube::{
 };
 use sluice_api::{HttpScaledObject, InterceptorRoute, ScaledObject};
 use sluice_core::route::Kind;
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 use tokio::sync::Notify;
 
 /// Wakes objects. What is woken several times before its turn gets one turn.
@@ -31,18 +32,21 @@ pub(super) struct Wakes {
 
 impl Wakes {
     pub(super) fn http_scaled_object(&self, news: News<'_, Guarded<HttpScaledObject>>) {
+        self.stores.index.http.hear(&news);
         self.gateway();
         match news {
             // One that is gone has its turn, too: what is remembered of it goes.
             News::One(old, new) => {
                 new.or(old).into_iter().for_each(|it| wake(&self.http, ObjectRef::from_obj(it)));
                 self.rivals(old, new, |it| it.0.as_ref().ok().map(|it| &it.spec.scale_target_ref.service));
+                self.claimants(old, new);
             }
             News::All => self.all(),
         }
     }
 
     pub(super) fn interceptor_route(&self, news: News<'_, Guarded<InterceptorRoute>>) {
+        self.stores.index.routes.hear(&news);
         self.gateway();
         let (old, new) = match news {
             News::One(old, new) => (old, new),
@@ -51,7 +55,7 @@ impl Wakes {
         new.or(old).into_iter().for_each(|it| wake(&self.routes, ObjectRef::from_obj(it)));
         self.rivals(old, new, |it| it.0.as_ref().ok().map(|it| &it.spec.target.service));
         // It takes the place of the HTTPScaledObject of its name, or gives it back.
-        if old.is_none() != new.is_none()
+        if old.is_some_and(overrides) != new.is_some_and(overrides)
             && let Some(it) = new.or(old)
         {
             wake(&self.http, ObjectRef::new(&it.name_any()).within(&it.namespace().unwrap_or_default()));
@@ -59,6 +63,7 @@ impl Wakes {
     }
 
     pub(super) fn scaled_object(&self, news: News<'_, Guarded<ScaledObject>>) {
+        self.stores.index.scaled_objects.hear(&news);
         let (old, new) = match news {
             News::One(old, new) => (old, new),
             News::All => return self.all(),
@@ -71,18 +76,7 @@ impl Wakes {
         }
         for it in old.into_iter().chain(new) {
             let namespace = it.namespace().unwrap_or_default();
-            match &it.0 {
-                Err(_) => wake(&self.http, ObjectRef::new(&it.name_any()).within(&namespace)),
-                Ok(it) => {
-                    self.wake_http(&namespace, |object| {
-                        let workload = Workload::of(&object.spec.scale_target_ref);
-                        plan::concerns(it, Kind::HttpScaledObject, &object.name_any(), Some(&workload))
-                    });
-                    self.wake_routes(&namespace, |object| {
-                        plan::concerns(it, Kind::InterceptorRoute, &object.name_any(), None)
-                    });
-                }
-            }
+            it.topics().into_iter().for_each(|topic| self.about(&namespace, topic));
         }
     }
 
@@ -94,7 +88,8 @@ impl Wakes {
                 return self.all();
             }
         };
-        let ports = |service: &Service| service.spec.as_ref().and_then(|spec| spec.ports.clone());
+        let ports =
+            |service: &Service| service.spec.as_ref().map(|spec| (spec.type_.clone(), spec.ports.clone()));
         if let (Some(old), Some(new)) = (old, new)
             && ports(old) == ports(new)
         {
@@ -102,14 +97,12 @@ impl Wakes {
         }
         self.gateway();
         let Some(service) = new.or(old) else { return };
-        let (namespace, name) = (service.namespace().unwrap_or_default(), service.name_any());
-        self.wake_http(&namespace, |object| object.spec.scale_target_ref.service == name);
-        self.wake_routes(&namespace, |object| object.spec.target.service == name);
+        self.about(&service.namespace().unwrap_or_default(), Topic::Service(service.name_any()));
     }
 
     /// The scaler has come or gone: only HTTPScaledObjects wait for it.
     pub(super) fn scaler(&self) {
-        wake_all(&self.http, &self.stores.http, |_| true);
+        wake_all(&self.http, &self.stores.http);
     }
 
     /// Something is known of an object that the API server does not tell.
@@ -140,8 +133,23 @@ impl Wakes {
     }
 
     pub(super) fn all(&self) {
-        wake_all(&self.http, &self.stores.http, |_| true);
-        wake_all(&self.routes, &self.stores.routes, |_| true);
+        wake_all(&self.http, &self.stores.http);
+        wake_all(&self.routes, &self.stores.routes);
+    }
+
+    /// One that comes to have a workload scaled, or does so no more, matters to others with the same workload.
+    fn claimants(&self, old: Option<&Guarded<HttpScaledObject>>, new: Option<&Guarded<HttpScaledObject>>) {
+        let claimed = |it: Option<&Guarded<HttpScaledObject>>| {
+            let object = it?.0.as_ref().ok()?;
+            Some((object.namespace().unwrap_or_default(), plan::claimed(object)?))
+        };
+        let (old, new) = (claimed(old), claimed(new));
+        if old == new {
+            return;
+        }
+        for (namespace, workload) in old.into_iter().chain(new) {
+            self.about(&namespace, Topic::workload(&workload));
+        }
     }
 
     /// What one object says of the connections to a Service matters to others with the same.
@@ -156,24 +164,24 @@ impl Wakes {
             return;
         }
         for it in old.into_iter().chain(new) {
-            let (namespace, Some(service)) = (it.namespace().unwrap_or_default(), service(it)) else {
-                continue;
-            };
-            self.wake_http(&namespace, |object| object.spec.scale_target_ref.service == *service);
-            self.wake_routes(&namespace, |object| object.spec.target.service == *service);
+            if let Some(service) = service(it) {
+                self.about(&it.namespace().unwrap_or_default(), Topic::Service(service.clone()));
+            }
         }
     }
 
-    fn wake_http(&self, namespace: &str, wanted: impl Fn(&HttpScaledObject) -> bool) {
-        wake_all(&self.http, &self.stores.http, |it| {
-            it.meta().namespace.as_deref() == Some(namespace) && it.0.as_ref().is_ok_and(&wanted)
-        });
-    }
-
-    fn wake_routes(&self, namespace: &str, wanted: impl Fn(&InterceptorRoute) -> bool) {
-        wake_all(&self.routes, &self.stores.routes, |it| {
-            it.meta().namespace.as_deref() == Some(namespace) && it.0.as_ref().is_ok_and(&wanted)
-        });
+    /// What has happened to this matters to the objects of its namespace that have to do with it.
+    fn about(&self, namespace: &str, topic: Topic) {
+        if let Topic::Object(kind, name) = topic {
+            return self.one(kind, namespace, &name);
+        }
+        let topics = BTreeSet::from([topic]);
+        for it in self.stores.index.http.about(namespace, &topics) {
+            wake(&self.http, ObjectRef::from_obj(&*it));
+        }
+        for it in self.stores.index.routes.about(namespace, &topics) {
+            wake(&self.routes, ObjectRef::from_obj(&*it));
+        }
     }
 }
 
@@ -191,11 +199,11 @@ fn is_same(old: &Guarded<ScaledObject>, new: &Guarded<ScaledObject>) -> bool {
         && conditions(old) == conditions(new)
 }
 
-fn wake_all<K>(queue: &UnboundedSender<ReconcileRequest<K>>, store: &Store<K>, wanted: impl Fn(&K) -> bool)
+fn wake_all<K>(queue: &UnboundedSender<ReconcileRequest<K>>, store: &Store<K>)
 where
     K: Resource<DynamicType = ()> + Clone + 'static,
 {
-    for object in store.state_filter(wanted) {
+    for object in store.state() {
         wake(queue, ObjectRef::from_obj(&*object));
     }
 }

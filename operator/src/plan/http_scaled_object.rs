@@ -1,9 +1,9 @@
 //! An HTTPScaledObject: its ScaledObject, and what to say.
 
 use super::{
-    ADD_ON_FINALIZER, Plan, ScaledObjects, Scaler, Workload, Write, desired, fields,
+    Claims, Plan, ScaledObjects, Scaler, Workload, Write, claim, desired, fields,
     interceptor_route::{accepted, resolved, well},
-    is_annotated,
+    is_annotated, leaving,
     owner::{self, Whose},
     referrer, target,
 };
@@ -24,19 +24,21 @@ pub struct Observed<'a> {
     pub object: &'a HttpScaledObject,
     /// What it asks for, and what is wrong with it.
     pub checked: &'a (Option<Spec>, Vec<Flaw>),
-    /// The Service that it names, if there is one.
-    pub service: Option<&'a Service>,
+    /// The Service that it names, if there is one; or why Services cannot be read.
+    pub service: Result<Option<&'a Service>, &'a str>,
     /// Those of its namespace.
     pub scaled_objects: &'a ScaledObjects,
+    /// HTTPScaledObjects of its namespace that have the same workload scaled.
+    pub claims: Claims<'a>,
     /// Whether there is an InterceptorRoute of its name, which takes its requests.
     pub is_overridden: bool,
-    /// Whether the scaler can answer KEDA.
-    pub scaler_answers: bool,
+    /// Whether the scaler can answer KEDA; or why its EndpointSlices cannot be read.
+    pub scaler_answers: Result<bool, &'a str>,
     /// Whether its workload was looked for and is not there.
     pub workload_missing: bool,
 }
 
-/// What to do about it.
+/// What to do about it, unless it is being deleted.
 pub fn plan(observed: Observed<'_>, scaler: &Scaler) -> Plan {
     let Observed { object, checked: (spec, flaws), service, scaled_objects, .. } = observed;
     let name = object.name_any();
@@ -48,9 +50,6 @@ pub fn plan(observed: Observed<'_>, scaler: &Scaler) -> Plan {
         }
         ScaledObjects::Unreadable(why) => (None, unreadable(why)),
     };
-    if object.metadata.deletion_timestamp.is_some() {
-        return Plan { write: write.or_else(|| let_go(object)), standing: None };
-    }
     let workload = Workload::of(&object.spec.scale_target_ref);
     let inert = object.spec.inert();
     let accepted = if observed.is_overridden {
@@ -74,7 +73,7 @@ pub fn plan(observed: Observed<'_>, scaler: &Scaler) -> Plan {
             .as_ref()
             .map(|spec| format!("{}:{}", spec.target.service, target::text(&spec.target))),
     };
-    Plan { write, standing: Some(standing) }
+    Plan { write, standing }
 }
 
 /// What to say where ScaledObjects cannot be read.
@@ -100,23 +99,11 @@ fn scaled_object(
     let users_own = || referrer::finding(Kind::HttpScaledObject, &name, all, scaler);
     // The add-on looks at this one first, too.
     if is_annotated(&object.metadata, ORPHAN_SCALED_OBJECT) {
-        let others = of_name.and_then(|it| Some((it, owner::without(it, object)?)));
-        let write = others.map(|(it, others)| Write::Disown {
-            owners: json!(others),
-            version: it.metadata.resource_version.clone(),
-        });
-        return (write, users_own());
-    }
-    if object.metadata.deletion_timestamp.is_some() {
-        return (None, users_own());
+        return (of_name.and_then(|it| leaving::disown(&object.metadata, it)), users_own());
     }
     if is_annotated(&object.metadata, SKIP_SCALED_OBJECT_CREATION) {
         let ours = of_name.filter(|it| owner::owns(object, it) && it.metadata.deletion_timestamp.is_none());
-        let write = ours.map(|it| Write::Delete {
-            uid: it.metadata.uid.clone(),
-            version: it.metadata.resource_version.clone(),
-        });
-        return (write, users_own());
+        return (ours.map(|it| delete(it, "deleted, as the annotation asks")), users_own());
     }
     let workload = Workload::of(&object.spec.scale_target_ref);
     if workload.name.is_empty() {
@@ -127,13 +114,19 @@ fn scaled_object(
         let message = "the ScaledObject stays as it is until this object is valid";
         return (None, Finding::pending(SCALED_OBJECT_READY, "InvalidSpec", message));
     };
-    let desired = desired::scaled_object(object, &spec.scaling, scaler);
-    let rival = all.iter().find(|it| {
-        it.metadata.name.as_deref() != Some(&name)
-            && Workload::of_target(&it.spec.scale_target_ref).is(&workload)
-    });
-    let rival = rival.map(|rival| conflict(rival, &workload));
-    let Some(of_name) = of_name else { return create(observed, scaler, desired, rival) };
+    let mut desired = desired::scaled_object(object, &spec.scaling, scaler);
+    let rivals: Vec<&Arc<ScaledObject>> = all
+        .iter()
+        .filter(|it| {
+            it.metadata.name.as_deref() != Some(&name)
+                && Workload::of_target(&it.spec.scale_target_ref).is(&workload)
+        })
+        .collect();
+    let rival = rivals.first().map(|rival| rival.as_ref());
+    let taken = || claim::taken(object, &workload, rival, observed.claims);
+    let Some(of_name) = of_name else {
+        return taken().map_or_else(|| create(observed, scaler, desired), |taken| (None, taken));
+    };
     if of_name.metadata.deletion_timestamp.is_some() {
         let message = format!("the ScaledObject {name} of before is being deleted; a new one comes after it");
         return (None, Finding::pending(SCALED_OBJECT_READY, "Deleting", message));
@@ -155,8 +148,20 @@ fn scaled_object(
             return (None, Finding::no(SCALED_OBJECT_READY, "NotOurs", message));
         }
     }
+    let scales = Workload::of_target(&of_name.spec.scale_target_ref);
+    if !scales.is(&workload) {
+        if let Some(mut taken) = taken() {
+            taken.message.push_str(&format!(". Until then ScaledObject {name} scales {scales}, as before"));
+            return (None, taken);
+        }
+    } else if let Some(finding) = claim::superseded(object, &workload, &rivals, observed.claims) {
+        // As it goes, KEDA is not to set a number of replicas.
+        desired["spec"]["advanced"]["restoreToOriginalReplicaCount"] = json!(false);
+        let why = "deleted, since an older HTTPScaledObject has the workload scaled";
+        return (Some(apply(of_name, desired).unwrap_or_else(|| delete(of_name, why))), finding);
+    }
     let finding = match rival {
-        Some(rival) => rival,
+        Some(rival) => claim::conflict(rival, &workload, ""),
         None if observed.workload_missing => {
             let namespace = object.namespace().unwrap_or_default();
             let message = format!(
@@ -165,28 +170,29 @@ fn scaled_object(
             );
             Finding::no(SCALED_OBJECT_READY, "WorkloadNotFound", message)
         }
-        None => referrer::keda(of_name),
+        None => referrer::keda(of_name, Some(object)),
     };
     (apply(of_name, desired), finding)
 }
 
 /// There is none of its name.
-fn create(
-    observed: Observed<'_>,
-    scaler: &Scaler,
-    desired: serde_json::Value,
-    rival: Option<Finding>,
-) -> (Option<Write>, Finding) {
-    if let Some(rival) = rival {
-        return (None, rival);
-    }
-    if !observed.scaler_answers {
-        let message = format!(
-            "KEDA is told of the app when the scaler can answer for it; no endpoint of the Service {}/{} is ready: \
-             see whether its Pods run",
-            scaler.namespace, scaler.service
-        );
-        return (None, Finding::no(SCALED_OBJECT_READY, "ScalerNotReady", message));
+fn create(observed: Observed<'_>, scaler: &Scaler, desired: serde_json::Value) -> (Option<Write>, Finding) {
+    let waits = format!(
+        "KEDA is told of the app when the scaler can answer for it; endpoints of the Service {}/{}",
+        scaler.namespace, scaler.service
+    );
+    match observed.scaler_answers {
+        Ok(true) => {}
+        Ok(false) => {
+            let message = format!("{waits}: none is ready; see whether its Pods run");
+            return (None, Finding::no(SCALED_OBJECT_READY, "ScalerNotReady", message));
+        }
+        Err(why) => {
+            let message = format!(
+                "{waits} cannot be read ({why}); give the operator the rights that its manifest names"
+            );
+            return (None, Finding::pending(SCALED_OBJECT_READY, "EndpointsUnreadable", message));
+        }
     }
     let message = format!("the ScaledObject {} is being created", observed.object.name_any());
     (Some(Write::Create(desired)), Finding::pending(SCALED_OBJECT_READY, "Creating", message))
@@ -204,24 +210,8 @@ fn apply(of_name: &ScaledObject, mut desired: serde_json::Value) -> Option<Write
     Some(Write::Apply { object: desired, inherit: fields::inherited(metadata) })
 }
 
-fn conflict(rival: &ScaledObject, workload: &Workload) -> Finding {
-    let owner = rival.metadata.owner_references.iter().flatten().find(|owner| owner.controller == Some(true));
-    let of = owner.map_or(String::new(), |owner| format!(" (of {} {})", owner.kind, owner.name));
-    let name = rival.metadata.name.as_deref().unwrap_or_default();
-    Finding::no(
-        SCALED_OBJECT_READY,
-        "WorkloadTaken",
-        format!(
-            "ScaledObject {name}{of} scales {workload} too, and two of them undo each other's work; delete one of \
-             the two, or let them scale different workloads"
-        ),
-    )
-}
-
-/// The add-on's finalizer is in the way of a deletion.
-fn let_go(object: &HttpScaledObject) -> Option<Write> {
-    let all = object.finalizers();
-    let finalizers: Vec<String> = all.iter().filter(|it| *it != ADD_ON_FINALIZER).cloned().collect();
-    (finalizers.len() < all.len())
-        .then(|| Write::LetGo { finalizers, version: object.metadata.resource_version.clone() })
+/// Ours is to go.
+fn delete(of_name: &ScaledObject, why: &'static str) -> Write {
+    let metadata = &of_name.metadata;
+    Write::Delete { uid: metadata.uid.clone(), version: metadata.resource_version.clone(), why }
 }

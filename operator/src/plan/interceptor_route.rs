@@ -1,7 +1,7 @@
 //! An InterceptorRoute: its ScaledObject is the user's own, so there is only something to say.
 
 use super::{ScaledObjects, Scaler, http_scaled_object::unreadable, referrer, said, target};
-use crate::standing::{ACCEPTED, Finding, RESOLVED_REFS, Standing};
+use crate::standing::{ACCEPTED, COUNTED, Finding, RESOLVED_REFS, Standing};
 use k8s_openapi::api::core::v1::Service;
 use kube::ResourceExt;
 use sluice_api::{Flaw, Inert, InterceptorRoute, spec::Spec};
@@ -14,8 +14,8 @@ pub struct ObservedRoute<'a> {
     pub object: &'a InterceptorRoute,
     /// What it asks for, and what is wrong with it.
     pub checked: &'a (Option<Spec>, Vec<Flaw>),
-    /// The Service that it names, if there is one.
-    pub service: Option<&'a Service>,
+    /// The Service that it names, if there is one; or why Services cannot be read.
+    pub service: Result<Option<&'a Service>, &'a str>,
     /// Those of its namespace.
     pub scaled_objects: &'a ScaledObjects,
 }
@@ -46,7 +46,7 @@ pub fn standing(observed: ObservedRoute<'_>, scaler: &Scaler) -> Standing {
 
 /// What an object says with which all is well.
 pub(super) fn well(scaled: &str, inert: &[Inert]) -> String {
-    let mut well = format!("requests are counted and held; {scaled}");
+    let mut well = format!("{COUNTED}; {scaled}");
     if !inert.is_empty() {
         let fields: Vec<&str> = inert.iter().map(|it| it.field).collect();
         well.push_str("; without effect: ");
@@ -80,7 +80,11 @@ pub(super) fn accepted(spec: Option<&Spec>, flaws: &[Flaw], inert: &[Inert]) -> 
 }
 
 /// Whether the target is there.
-pub(super) fn resolved(namespace: &str, spec: Option<&Spec>, service: Option<&Service>) -> Finding {
+pub(super) fn resolved(
+    namespace: &str,
+    spec: Option<&Spec>,
+    service: Result<Option<&Service>, &str>,
+) -> Finding {
     match spec {
         Some(spec) => target::finding(namespace, &spec.target, service),
         None => Finding::pending(

@@ -1,7 +1,7 @@
 //! Whose a ScaledObject is. Nothing that is not ours is ever written.
 
 use super::{Reference, fields, references};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use sluice_api::{HttpScaledObject, ScaledObject};
 use sluice_core::route::Kind;
 
@@ -19,7 +19,7 @@ pub(super) enum Whose {
 /// Whose it is.
 pub(super) fn whose(scaled_object: &ScaledObject, object: &HttpScaledObject) -> Whose {
     let owners = scaled_object.metadata.owner_references.as_deref().unwrap_or_default();
-    if owners.iter().any(|owner| is_object(owner, object)) {
+    if owners.iter().any(|owner| is_object(owner, &object.metadata)) {
         return Whose::Ours;
     }
     if let Some(owner) = owners.iter().find(|owner| owner.controller == Some(true)) {
@@ -46,11 +46,8 @@ pub(super) fn whose(scaled_object: &ScaledObject, object: &HttpScaledObject) -> 
     Whose::Foreign("this operator has not made it".to_owned())
 }
 
-/// Its owner references without those to this object; `None` if there are none.
-pub(super) fn without(
-    scaled_object: &ScaledObject,
-    object: &HttpScaledObject,
-) -> Option<Vec<OwnerReference>> {
+/// Its owner references without those to the object with this metadata; `None` if there are none.
+pub(super) fn without(scaled_object: &ScaledObject, object: &ObjectMeta) -> Option<Vec<OwnerReference>> {
     let owners = scaled_object.metadata.owner_references.as_deref().unwrap_or_default();
     let others: Vec<OwnerReference> =
         owners.iter().filter(|owner| !is_object(owner, object)).cloned().collect();
@@ -59,9 +56,9 @@ pub(super) fn without(
 
 /// Whether this object is among its owners.
 pub(super) fn owns(object: &HttpScaledObject, scaled_object: &ScaledObject) -> bool {
-    without(scaled_object, object).is_some()
+    without(scaled_object, &object.metadata).is_some()
 }
 
-fn is_object(owner: &OwnerReference, object: &HttpScaledObject) -> bool {
-    object.metadata.uid.as_ref().is_some_and(|uid| *uid == owner.uid)
+fn is_object(owner: &OwnerReference, object: &ObjectMeta) -> bool {
+    object.uid.as_ref().is_some_and(|uid| *uid == owner.uid)
 }

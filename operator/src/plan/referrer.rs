@@ -1,12 +1,13 @@
 //! ScaledObjects that users have written, about an object of ours.
 
 use super::{
-    Scaler, Workload,
+    Scaler,
     desired::{HTTP_SCALED_OBJECT, INTERCEPTOR_ROUTE, SCALER_ADDRESS},
+    paused::{Pause, pause},
 };
 use crate::standing::{Finding, SCALED_OBJECT_READY};
 use sluice_api::{
-    ScaledObject,
+    HttpScaledObject, ScaledObject,
     scaled_object::{EXTERNAL_PUSH, Trigger},
 };
 use sluice_core::route::Kind;
@@ -27,14 +28,6 @@ pub fn references(scaled_object: &ScaledObject) -> impl Iterator<Item = Referenc
         let named = |kind| trigger_names(trigger, kind).map(|name| Reference { kind, name: name.to_owned() });
         [named(Kind::HttpScaledObject), named(Kind::InterceptorRoute)].into_iter().flatten()
     })
-}
-
-/// Whether a ScaledObject of the same namespace matters to an object of this kind and name with this workload: it has
-/// its name, it names it, or it scales what it scales.
-pub fn concerns(scaled_object: &ScaledObject, kind: Kind, name: &str, workload: Option<&Workload>) -> bool {
-    (kind == Kind::HttpScaledObject && scaled_object.metadata.name.as_deref() == Some(name))
-        || references(scaled_object).any(|it| it.kind == kind && it.name == name)
-        || workload.is_some_and(|it| Workload::of_target(&scaled_object.spec.scale_target_ref).is(it))
 }
 
 /// What is to be said of an object whose ScaledObject the user writes himself, by those of its namespace.
@@ -69,7 +62,7 @@ pub(super) fn finding(kind: Kind, name: &str, all: &[Arc<ScaledObject>], scaler:
                 ),
             )
         } else {
-            keda(scaled_object)
+            keda(scaled_object, None)
         });
     }
     let well = findings.iter().position(|it| it.truth == crate::standing::Truth::True);
@@ -88,17 +81,24 @@ pub(super) fn finding(kind: Kind, name: &str, all: &[Arc<ScaledObject>], scaler:
     }
 }
 
-/// What KEDA says of a ScaledObject.
-pub(super) fn keda(scaled_object: &ScaledObject) -> Finding {
+/// What KEDA says of a ScaledObject. `source` is the HTTPScaledObject that it was made for.
+pub(super) fn keda(scaled_object: &ScaledObject, source: Option<&HttpScaledObject>) -> Finding {
     let name = scaled_object.metadata.name.as_deref().unwrap_or_default();
     let conditions = scaled_object.status.as_ref().map(|status| status.conditions.as_slice());
     let ready = conditions.into_iter().flatten().find(|condition| condition.type_ == "Ready");
-    match ready.map(|ready| (ready.status.as_str(), ready)) {
-        Some(("True", _)) => {
+    let pause = pause(scaled_object, source);
+    match (ready.map(|ready| (ready.status.as_str(), ready)), pause) {
+        (Some(("True", _)), Pause::None) => {
             let message = format!("KEDA scales the app by ScaledObject {name}");
             Finding::yes(SCALED_OBJECT_READY, "Ready", message)
         }
-        Some(("False", ready)) => {
+        (Some(("True", _)), Pause::ScaleIn) => {
+            let message =
+                format!("KEDA scales the app by ScaledObject {name}, only up: scaling in is paused");
+            Finding::yes(SCALED_OBJECT_READY, "Ready", message)
+        }
+        // What is wrong besides comes first: it stays when the pause ends.
+        (Some(("False", ready)), _) => {
             let words =
                 ready.message.as_deref().filter(|message| !message.is_empty()).unwrap_or("nothing more");
             Finding::no(
@@ -110,6 +110,7 @@ pub(super) fn keda(scaled_object: &ScaledObject) -> Finding {
                 ),
             )
         }
+        (_, Pause::Stops(finding)) => finding,
         _ => Finding::pending(
             SCALED_OBJECT_READY,
             "KedaPending",

@@ -1,3 +1,7 @@
+mod claims;
+mod paused;
+mod target;
+
 use super::*;
 use crate::{
     FIELD_MANAGER,
@@ -6,7 +10,6 @@ use crate::{
 use k8s_openapi::api::core::v1::Service;
 use serde_json::{Value, json};
 use sluice_api::{HttpScaledObject, InterceptorRoute, spec::Check};
-use sluice_core::route::Kind;
 
 fn scaler() -> Scaler {
     Scaler {
@@ -105,6 +108,8 @@ fn trigger(keys: Value) -> Value {
 
 struct World {
     scaled_objects: Vec<ScaledObject>,
+    /// All of the namespace.
+    objects: Vec<HttpScaledObject>,
     service: Option<Service>,
     scaler_answers: bool,
     is_overridden: bool,
@@ -115,6 +120,7 @@ impl World {
     fn new(scaled_objects: Vec<ScaledObject>) -> Self {
         Self {
             scaled_objects,
+            objects: Vec::new(),
             service: Some(service(json!({"port": 80}))),
             scaler_answers: true,
             is_overridden: false,
@@ -124,13 +130,17 @@ impl World {
 
     fn plan(&self, object: &HttpScaledObject) -> Plan {
         let all = self.scaled_objects.iter().cloned().map(Arc::new).collect();
+        let claims = |workload: &Workload| -> Vec<Claim> {
+            self.objects.iter().filter_map(|it| Claim::of(it, workload)).collect()
+        };
         let observed = Observed {
             object,
             checked: &object.check(),
-            service: self.service.as_ref(),
+            service: Ok(self.service.as_ref()),
             scaled_objects: &ScaledObjects::Known(all),
+            claims: Claims(&claims),
             is_overridden: self.is_overridden,
-            scaler_answers: self.scaler_answers,
+            scaler_answers: Ok(self.scaler_answers),
             workload_missing: self.workload_missing,
         };
         plan(observed, &scaler())
@@ -139,7 +149,7 @@ impl World {
     /// The write, and Ready in two words.
     fn decide(&self, object: &HttpScaledObject) -> (Option<Write>, Truth, &'static str) {
         let plan = self.plan(object);
-        let ready = plan.standing.unwrap().ready();
+        let ready = plan.standing.ready();
         (plan.write, ready.truth, ready.reason)
     }
 }
@@ -270,27 +280,14 @@ fn an_orphan_of_ours_is_taken_back() {
 }
 
 #[test]
-fn a_workload_is_scaled_by_one() {
-    let object = object(json!({}));
-    let rival = users("rival", "app", json!({"type": "cpu", "metadata": {}}));
-    assert_eq!(World::new(vec![rival.clone()]).decide(&object), (None, Truth::False, "WorkloadTaken"));
-    let ours = applied(&object, json!({"spec": {"maxReplicaCount": 9}}));
-    let (write, truth, reason) = World::new(vec![ours, rival]).decide(&object);
-    assert!(matches!(write, Some(Write::Apply { .. })), "ours is kept up: {write:?}");
-    assert_eq!((truth, reason), (Truth::False, "WorkloadTaken"));
-    let mut other = users("other", "app", json!({"type": "cpu", "metadata": {}}));
-    other.spec.scale_target_ref.kind = Some("StatefulSet".to_owned());
-    assert!(matches!(World::new(vec![other]).plan(&object).write, Some(Write::Create(_))));
-}
-
-#[test]
 fn skip_deletes_what_is_owned_and_nothing_else() {
     let skip =
         object(json!({"metadata": {"annotations": {sluice_api::SKIP_SCALED_OBJECT_CREATION: "true"}}}));
     let plain = object(json!({}));
     let ours = applied(&plain, json!({}));
-    let delete = Write::Delete { uid: Some("s1".to_owned()), version: Some("71".to_owned()) };
-    assert_eq!(World::new(vec![ours]).plan(&skip).write, Some(delete));
+    let write = World::new(vec![ours]).plan(&skip).write;
+    let Some(Write::Delete { uid, version, .. }) = write else { panic!("{write:?}") };
+    assert_eq!((uid.as_deref(), version.as_deref()), (Some("s1"), Some("71")));
     assert_eq!(World::new(vec![]).decide(&skip), (None, Truth::False, "ScaledObjectNotFound"));
     let own = users("shop", "app", trigger(json!({"httpScaledObject": "shop"})));
     assert_eq!(World::new(vec![own]).decide(&skip), (None, Truth::True, "Reconciled"));
@@ -321,15 +318,20 @@ fn orphan_goes_before_everything_else() {
         }}),
     );
     let gone = object(gone);
-    assert_eq!(World::new(vec![scaled]).plan(&gone).write, Some(disown));
+    let known = |all: Vec<ScaledObject>| ScaledObjects::Known(all.into_iter().map(Arc::new).collect());
+    assert_eq!(leaving(&gone.metadata, &known(vec![scaled])), Some(disown));
     let let_go = Write::LetGo { finalizers: vec!["other".to_owned()], version: Some("70".to_owned()) };
-    assert_eq!(World::new(vec![]).plan(&gone), Plan { write: Some(let_go), standing: None });
+    assert_eq!(leaving(&gone.metadata, &known(vec![])), Some(let_go.clone()));
+    let away = ScaledObjects::Unreadable("the server could not find it".to_owned());
+    assert_eq!(leaving(&gone.metadata, &away), Some(let_go));
 }
 
 #[test]
-fn a_deleted_object_makes_nothing_new() {
-    let gone = object(json!({"metadata": {"deletionTimestamp": "2026-01-02T03:04:05Z"}}));
-    assert_eq!(World::new(vec![]).plan(&gone), Plan { write: None, standing: None });
+fn a_deleted_object_takes_its_scaled_object_along_and_makes_nothing_new() {
+    let gone =
+        object(json!({"metadata": {"deletionTimestamp": "2026-01-02T03:04:05Z", "finalizers": ["other"]}}));
+    let ours = ScaledObjects::Known(vec![Arc::new(applied(&object(json!({})), json!({})))]);
+    assert_eq!(leaving(&gone.metadata, &ours), None);
 }
 
 #[test]
@@ -367,7 +369,7 @@ fn kedas_word_is_passed_on() {
     let says = |status: Value| World::new(vec![applied(&object, json!({"status": status}))]);
     let not = json!({"conditions": [{"type": "Ready", "status": "False", "message": "no such thing"}]});
     let mut world = says(not);
-    let standing = world.plan(&object).standing.unwrap();
+    let standing = world.plan(&object).standing;
     assert_eq!(standing.ready().reason, "KedaNotReady");
     assert!(standing.ready().message.contains("no such thing"), "{}", standing.ready().message);
     world.workload_missing = true;
@@ -381,29 +383,29 @@ fn without_keda_nothing_is_tried() {
     let observed = Observed {
         object: &object,
         checked: &object.check(),
-        service: None,
+        service: Ok(None),
         scaled_objects: &ScaledObjects::Unreadable("the server could not find it".to_owned()),
+        claims: Claims(&|_| Vec::new()),
         is_overridden: false,
-        scaler_answers: true,
+        scaler_answers: Ok(true),
         workload_missing: false,
     };
     let plan = plan(observed, &scaler());
     assert_eq!(plan.write, None);
-    let finding =
-        plan.standing.unwrap().findings.into_iter().find(|it| it.type_ == SCALED_OBJECT_READY).unwrap();
+    let finding = plan.standing.findings.into_iter().find(|it| it.type_ == SCALED_OBJECT_READY).unwrap();
     assert_eq!((finding.truth, finding.reason), (Truth::False, "KedaNotFound"));
 }
 
 #[test]
 fn the_status_names_workload_and_service() {
-    let plain = World::new(vec![]).plan(&object(json!({}))).standing.unwrap();
+    let plain = World::new(vec![]).plan(&object(json!({}))).standing;
     assert_eq!(plain.target_workload.as_deref(), Some("apps/v1/Deployment/app"));
     assert_eq!(plain.target_service.as_deref(), Some("svc:80"));
     assert_eq!(plain.generation, Some(4));
     let other = object(json!({"spec": {"scaleTargetRef": {
         "kind": "Rollout", "apiVersion": "argoproj.io/v1alpha1", "port": null, "portName": "http",
     }}}));
-    let other = World::new(vec![]).plan(&other).standing.unwrap();
+    let other = World::new(vec![]).plan(&other).standing;
     assert_eq!(other.target_workload.as_deref(), Some("argoproj.io/v1alpha1/Rollout/app"));
     assert_eq!(other.target_service.as_deref(), Some("svc:http"));
 }
@@ -456,7 +458,7 @@ fn an_interceptor_route_says_what_its_scaled_object_lacks() {
         let observed = ObservedRoute {
             object: &route,
             checked: &route.check(),
-            service: Some(&service),
+            service: Ok(Some(&service)),
             scaled_objects: &ScaledObjects::Known(all.into_iter().map(Arc::new).collect()),
         };
         let ready = route_standing(observed, &scaler()).ready();
@@ -480,20 +482,6 @@ fn an_interceptor_route_says_what_its_scaled_object_lacks() {
 }
 
 #[test]
-fn a_scaled_object_concerns_whom_it_names_or_is_named_like_or_takes_the_workload_of() {
-    let named = users("own", "app", trigger(json!({"interceptorRoute": "shop"})));
-    let workload = |name: &str| {
-        let reference = json!({"name": name, "service": "s", "port": 1});
-        Workload::of(&serde_json::from_value(reference).unwrap())
-    };
-    assert!(concerns(&named, Kind::InterceptorRoute, "shop", None));
-    assert!(!concerns(&named, Kind::HttpScaledObject, "shop", Some(&workload("else"))));
-    assert!(concerns(&named, Kind::HttpScaledObject, "shop", Some(&workload("app"))));
-    assert!(concerns(&named, Kind::HttpScaledObject, "own", Some(&workload("else"))));
-    assert!(!concerns(&named, Kind::InterceptorRoute, "own", None));
-}
-
-#[test]
 fn a_field_on_which_nothing_acts_is_named_and_does_no_harm() {
     let route = |more: Value| -> InterceptorRoute {
         let spec = json!({"target": {"service": "svc", "port": 80}, "scalingMetric": {"concurrency": {"targetValue": 1}}});
@@ -512,7 +500,7 @@ fn a_field_on_which_nothing_acts_is_named_and_does_no_harm() {
         let observed = ObservedRoute {
             object: &object,
             checked: &checked,
-            service: Some(&service),
+            service: Ok(Some(&service)),
             scaled_objects: &scaled_objects,
         };
         let standing = route_standing(observed, &scaler());
@@ -550,13 +538,14 @@ fn the_fallback_of_an_http_scaled_object_is_named_too() {
     let observed = Observed {
         object: &object,
         checked: &checked,
-        service: None,
+        service: Ok(None),
         scaled_objects: &ScaledObjects::Known(Vec::new()),
+        claims: Claims(&|_| Vec::new()),
         is_overridden: false,
-        scaler_answers: true,
+        scaler_answers: Ok(true),
         workload_missing: false,
     };
-    let standing = plan(observed, &scaler()).standing.unwrap();
+    let standing = plan(observed, &scaler()).standing;
     let accepted = &standing.findings[0];
     assert_eq!((accepted.truth, accepted.reason), (Truth::True, "PartlyInForce"));
     assert!(

@@ -37,11 +37,13 @@ impl Workload {
 
     /// Whether it is the same workload, under whichever version of its API.
     pub fn is(&self, other: &Self) -> bool {
-        let group =
-            |version: &str| version.split_once('/').map_or(String::new(), |(group, _)| group.to_owned());
-        self.kind == other.kind
-            && self.name == other.name
-            && group(&self.api_version) == group(&other.api_version)
+        self.key() == other.key()
+    }
+
+    /// What it is, under whichever version of its API: group, kind, name.
+    pub fn key(&self) -> [&str; 3] {
+        let group = self.api_version.split_once('/').map_or("", |(group, _)| group);
+        [group, &self.kind, &self.name]
     }
 
     /// As the add-on's status has it.

@@ -67,6 +67,18 @@ fn what_is_written_already_is_not_written_again() {
     assert_eq!(update.news, None, "nothing that an event would tell");
 }
 
+/// As under the add-on's definitions.
+#[test]
+fn an_observed_generation_that_the_api_server_drops_is_not_written_again() {
+    let mut standing = standing(vec![Finding::yes(ACCEPTED, "Valid", "fine")]);
+    let conditions = conditions(&standing.update(Written::default(), time(0)).unwrap());
+    let stored = standing.clone();
+    let stored = Written { generation: None, ..written(&stored, &conditions) };
+    assert_eq!(standing.update(stored, time(60)), None);
+    standing.generation = Some(4);
+    assert!(standing.update(stored, time(60)).is_some(), "another generation");
+}
+
 #[test]
 fn a_conditions_time_is_that_of_its_change() {
     let mut standing = standing(vec![Finding::no(ACCEPTED, "InvalidSpec", "field a")]);

@@ -18,10 +18,10 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use sluice_api::HttpScaledObject;
 use sluice_tests::{
-    cluster::{self, Cluster, bed::Bed},
-    paths,
+    cluster::{self, Cluster, Guard, bed::Bed, sluice::audit::OPERATOR},
+    paths, wait,
 };
-use std::{collections::BTreeMap, env, fs, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fs, sync::Arc, time::Duration};
 
 /// Longest wait for anything here.
 ///
@@ -39,16 +39,15 @@ pub(super) struct Bench {
 }
 
 /// Runs a test where the operator is installed from its manifest. That takes the bed: in somebody's cluster it
-/// would be in the way of the operator that may be there.
+/// would be in the way of the operator that may be there. Owners are guarded: the manifest has the right that that takes.
 pub(super) fn on_the_bench<F>(test: impl FnOnce(Bench) -> F + Send + 'static)
 where
     F: Future<Output = Result<()>>,
 {
-    if env::var_os(cluster::KUBECONFIG_VARIABLE).is_some() {
-        println!("passed over: {} names another cluster than the bed", cluster::KUBECONFIG_VARIABLE);
+    if cluster::passes_over() {
         return;
     }
-    cluster::run(async |cluster| {
+    cluster::run_with(Guard::Owners, async |cluster| {
         let bed = cluster.bed().context("needs the bed")?.clone();
         let mut bench = Bench { cluster, bed, logged: BTreeMap::new() };
         bench.install().await?;
@@ -131,6 +130,7 @@ impl Bench {
             );
             self.cluster.apply_yaml(&text).await.with_context(|| manifest.clone())?;
         }
+        self.owners_are_known().await?;
         let scalers = Api::<StatefulSet>::namespaced(self.cluster.client(), SYSTEM);
         let ready = |it: Option<&StatefulSet>| {
             it.is_some_and(|it| it.status.as_ref().is_some_and(|status| status.ready_replicas == Some(2)))
@@ -142,6 +142,25 @@ impl Bench {
         };
         self.cluster.wait_for(&operators, "sluice-operator", LIMIT, ready).await?;
         Ok(())
+    }
+
+    /// Waits until the API server takes an HTTPScaledObject as an owner from the operator: the kind is new to it.
+    async fn owners_are_known(&self) -> Result<()> {
+        let mut owned = scaled_object("default", "owned", "owned", json!({"httpScaledObject": "owned"}));
+        owned["metadata"]["ownerReferences"] = json!([{
+            "apiVersion": "http.keda.sh/v1alpha1", "kind": "HTTPScaledObject", "name": "owned", "uid": "owned",
+            "blockOwnerDeletion": true,
+        }]);
+        let url = "/apis/keda.sh/v1alpha1/namespaces/default/scaledobjects?dryRun=All";
+        wait::until("HTTPScaledObjects to be known as owners", async || {
+            let request = http::Request::post(url)
+                .header("content-type", "application/json")
+                .header("impersonate-user", OPERATOR)
+                .body(owned.to_string().into_bytes())
+                .map_err(|error| error.to_string())?;
+            self.cluster.client().request_text(request).await.map(drop).map_err(|error| error.to_string())
+        })
+        .await
     }
 
     /// A namespace with an app that is asleep: a Deployment and a Service of that name, with ports 80 and `http`.

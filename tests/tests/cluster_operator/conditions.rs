@@ -1,6 +1,6 @@
 //! What an object's status says of what is wrong, and that it says otherwise once it is mended.
 
-use crate::bench::{self, Conditions, LIMIT, http_scaled_object, on_the_bench};
+use crate::bench::{self, Bench, Conditions, LIMIT, http_scaled_object, on_the_bench};
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{
@@ -179,6 +179,12 @@ fn an_object_that_does_not_read_is_told_so_and_stops_no_other() {
         };
         let message = said("False", "Unreadable").await?;
         ensure!(message.contains("spec.scaleTargetRef.port: invalid type: string \"http\""), "{message}");
+        // One that is deleted does not stay for the add-on's sake.
+        let mut gone = Bench::second(&bad, "gone");
+        gone["metadata"]["finalizers"] = json!(["httpscaledobject.http.keda.sh"]);
+        bench.cluster.apply(&[gone]).await?;
+        objects.delete("gone", &DeleteParams::default()).await?;
+        bench.cluster.wait_for(&objects, "gone", LIMIT, |it| it.is_none()).await?;
         // Others go on, those that are new as well.
         bench.cluster.apply(&[http_scaled_object(&namespace, "unreadable")]).await?;
         bench.ready::<HttpScaledObject>(&namespace, "unreadable", "True", "Reconciled").await?;
