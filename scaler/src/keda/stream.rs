@@ -47,6 +47,8 @@ pub struct StreamState {
 struct Open {
     next: u64,
     streams: BTreeMap<u64, StreamState>,
+    /// How many were told `true` last.
+    active: usize,
 }
 
 /// A stream's entry, for as long as the stream is there.
@@ -69,6 +71,11 @@ impl Streams {
         lock(&self.open).streams.len()
     }
 
+    /// How many were told `true` last.
+    fn active(&self) -> usize {
+        lock(&self.open).active
+    }
+
     fn list(&self, state: StreamState) -> Listed {
         let mut open = lock(&self.open);
         let number = open.next;
@@ -82,15 +89,29 @@ impl Streams {
 
 impl Listed {
     fn told(&self, told: Option<bool>) {
-        if let Some(state) = lock(&self.open).streams.get_mut(&self.number) {
-            state.told = told;
-        }
+        let mut open = lock(&self.open);
+        let Some(state) = open.streams.get_mut(&self.number) else { return };
+        let before = std::mem::replace(&mut state.told, told);
+        open.recount(before, told);
     }
 }
 
 impl Drop for Listed {
     fn drop(&mut self) {
-        lock(&self.open).streams.remove(&self.number);
+        let mut open = lock(&self.open);
+        if let Some(state) = open.streams.remove(&self.number) {
+            open.recount(state.told, None);
+        }
+    }
+}
+
+// === impl Open ===
+
+impl Open {
+    /// A stream was told this before and now that.
+    fn recount(&mut self, before: Option<bool>, now: Option<bool>) {
+        let active = self.active + usize::from(now == Some(true));
+        self.active = active.saturating_sub(usize::from(before == Some(true)));
     }
 }
 
@@ -160,7 +181,7 @@ impl Activity {
                 edges.mark_unchanged();
             }
             let now = self.hub.clock.now();
-            let wake = match self.pulse.beat(now, self.look(now)) {
+            let wake = match self.pulse.beat(now, self.look(now), self.hub.streams.active()) {
                 Beat::Tell(told) => {
                     self.listed.told(self.pulse.told());
                     return Some(told);
