@@ -70,6 +70,9 @@ use wakes::Wakes;
 const CONCURRENCY: u16 = 16;
 /// After a write that was not allowed since the reign was over: whether it has become this replica's again.
 const REIGN_AGAIN: Duration = Duration::from_secs(1);
+/// How soon an object is looked at again of which only what was before a write of ours is known: its event is on its way,
+/// and wakes it before that.
+const OWN_WORD: Duration = Duration::from_millis(500);
 /// Longest wait for what is in hand when the end has come.
 const FINISH_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -351,6 +354,11 @@ where
             "written again and again: somebody else undoes it. Waiting before the next write"
         );
         return Ok(Action::requeue(pause));
+    }
+    let version = object.resource_version().unwrap_or_default();
+    let is_superseded = context.pace().is_superseded(&key, &version);
+    if is_superseded {
+        return Ok(Action::requeue(OWN_WORD));
     }
     let action = reconcile(object, Arc::clone(&context)).await?;
     context.pace().succeeded(&key);

@@ -1,7 +1,8 @@
 //! How long to wait before an object is looked at again. No clock, no I/O: `now` is an argument.
 //!
 //! Errors back off. Writes are paced too: whoever keeps undoing what the operator writes, another operator perhaps,
-//! is not answered faster and faster.
+//! is not answered faster and faster. And what the operator has just written over need not be looked at: the API server
+//! would refuse what comes of it.
 
 #[cfg(test)]
 mod tests;
@@ -38,6 +39,8 @@ struct Entry {
     last_write: Option<Instant>,
     /// Not before, because of writes.
     paused_until: Option<Instant>,
+    /// The version of the object that a write of its status was the end of.
+    superseded: Option<String>,
 }
 
 // === impl Pace ===
@@ -64,6 +67,16 @@ impl<K: Eq + Hash> Pace<K> {
         entry.last_write = Some(now);
         let beyond = entry.writes.checked_sub(FREE_WRITES).filter(|beyond| *beyond > 0);
         entry.paused_until = beyond.map(|beyond| now + doubled(FIRST_PAUSE, beyond - 1, LAST_PAUSE));
+    }
+
+    /// Its status was written over this version of it.
+    pub fn superseded(&mut self, key: K, version: String) {
+        self.entries.entry(key).or_default().superseded = Some(version);
+    }
+
+    /// Whether this is the version that its status was written over: what was written is still on its way back.
+    pub fn is_superseded(&self, key: &K, version: &str) -> bool {
+        self.entries.get(key).is_some_and(|entry| entry.superseded.as_deref() == Some(version))
     }
 
     /// It failed; how long to wait before the next try.

@@ -58,10 +58,16 @@ impl Context {
         });
         let parameters =
             PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-        permit
+        let patched = permit
             .call(objects.patch_status(&object.name_any(), &parameters, &Patch::Merge(&patch)))
             .await
             .map_err(|error| Failure::of("writing the status", error))?;
+        // Where nothing has changed there is no event to wait for.
+        if let Some(before) =
+            object.resource_version().filter(|it| patched.resource_version().as_ref() != Some(it))
+        {
+            self.pace().superseded(super::key(object), before);
+        }
         self.metrics.wrote(kind::<K>(), "status");
         if let Some(news) = update.news {
             let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());

@@ -37,3 +37,15 @@ fn whoever_undoes_every_write_is_answered_slower_and_slower() {
     pace.wrote("a", now);
     assert_eq!(pace.pause(&"a", now), None, "what is long ago is forgotten");
 }
+
+#[test]
+fn what_a_status_was_written_over_is_known_by_its_version() {
+    let mut pace = Pace::default();
+    assert!(!pace.is_superseded(&"a", "1"));
+    pace.superseded("a", "1".to_owned());
+    assert!(pace.is_superseded(&"a", "1"));
+    assert!(!pace.is_superseded(&"a", "2"), "it has come back");
+    assert!(!pace.is_superseded(&"b", "1"));
+    pace.forget(&"a");
+    assert!(!pace.is_superseded(&"a", "1"));
+}
