@@ -339,6 +339,30 @@ impl Bench {
         Ok(pods.list(&operators).await?.into_iter().filter_map(|pod| pod.metadata.name).collect())
     }
 
+    /// Ends the operator, and waits until it has gone.
+    pub(super) async fn stop_operators(&self) -> Result<()> {
+        self.scale_operators(0).await?;
+        let away = async {
+            while !self.operators().await?.is_empty() {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            anyhow::Ok(())
+        };
+        tokio::time::timeout(LIMIT, away).await.context("the operator does not end")?
+    }
+
+    /// Starts it again.
+    pub(super) async fn start_operators(&self) -> Result<()> {
+        self.scale_operators(2).await
+    }
+
+    async fn scale_operators(&self, replicas: i32) -> Result<()> {
+        let operators: Api<Deployment> = Api::namespaced(self.cluster.client(), SYSTEM);
+        let patch = json!({"spec": {"replicas": replicas}});
+        operators.patch("sluice-operator", &PatchParams::default(), &Patch::Merge(&patch)).await?;
+        Ok(())
+    }
+
     /// The end of a test: its namespace goes, and the operator was refused nothing.
     pub(super) async fn end(&self, namespace: &str) -> Result<()> {
         for pod in self.operators().await? {

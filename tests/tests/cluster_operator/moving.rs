@@ -1,34 +1,20 @@
 //! What the add-on has left behind.
 
-use crate::bench::{LIMIT, SYSTEM, http_scaled_object, on_the_bench};
-use anyhow::{Context, ensure};
-use k8s_openapi::api::apps::v1::Deployment;
+use crate::bench::{LIMIT, http_scaled_object, on_the_bench};
+use anyhow::ensure;
 use kube::{
     Api, ResourceExt,
-    api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams},
+    api::{DeleteParams, DynamicObject, PostParams},
     core::ApiResource,
 };
 use serde_json::json;
 use sluice_api::{HttpScaledObject, ScaledObject};
-use std::time::Duration;
 
 #[test]
 fn the_add_ons_scaled_object_becomes_ours_and_its_finalizer_is_in_nobodys_way() {
     on_the_bench(async |bench| {
         let namespace = bench.app("moving").await?;
-        let operators: Api<Deployment> = Api::namespaced(bench.cluster.client(), SYSTEM);
-        let scale = async |replicas: i32| {
-            let patch = json!({"spec": {"replicas": replicas}});
-            operators.patch("sluice-operator", &PatchParams::default(), &Patch::Merge(&patch)).await
-        };
-        scale(0).await?;
-        let away = async {
-            while !bench.operators().await?.is_empty() {
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-            anyhow::Ok(())
-        };
-        tokio::time::timeout(LIMIT, away).await.context("the operator does not end")??;
+        bench.stop_operators().await?;
 
         let mut object = http_scaled_object(&namespace, "moving");
         object["metadata"]["finalizers"] = json!(["httpscaledobject.http.keda.sh"]);
@@ -61,7 +47,7 @@ fn the_add_ons_scaled_object_becomes_ours_and_its_finalizer_is_in_nobodys_way() 
         }))?;
         let manager = PostParams { field_manager: Some("operator".to_owned()), ..PostParams::default() };
         let before = raw.create(&manager, &theirs).await?;
-        scale(2).await?;
+        bench.start_operators().await?;
         bench.ready::<HttpScaledObject>(&namespace, "moving", "True", "Reconciled").await?;
         let scaled_objects: Api<ScaledObject> = Api::namespaced(bench.cluster.client(), &namespace);
         let after = scaled_objects.get("moving").await?;

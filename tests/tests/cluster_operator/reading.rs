@@ -1,9 +1,9 @@
 //! What the operator reads: without the right to do so, and under definitions that drop a field.
 
-use crate::bench::{Bench, Conditions, LIMIT, SYSTEM, http_scaled_object, on_the_bench};
-use anyhow::{Context, Result, ensure};
+use crate::bench::{Conditions, LIMIT, http_scaled_object, on_the_bench};
+use anyhow::{Context, ensure};
 use k8s_openapi::{
-    api::{apps::v1::Deployment, events::v1::Event, rbac::v1::ClusterRole},
+    api::{events::v1::Event, rbac::v1::ClusterRole},
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
 use kube::{
@@ -13,25 +13,6 @@ use kube::{
 use serde_json::{Value, json};
 use sluice_api::HttpScaledObject;
 use std::time::Duration;
-
-/// Starts the operator anew.
-async fn restart(bench: &Bench) -> Result<()> {
-    let operators: Api<Deployment> = Api::namespaced(bench.cluster.client(), SYSTEM);
-    let scale = async |replicas: i32| {
-        let patch = json!({"spec": {"replicas": replicas}});
-        operators.patch("sluice-operator", &PatchParams::default(), &Patch::Merge(&patch)).await
-    };
-    scale(0).await?;
-    let away = async {
-        while !bench.operators().await?.is_empty() {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        anyhow::Ok(())
-    };
-    tokio::time::timeout(LIMIT, away).await.context("the operator does not end")??;
-    scale(2).await?;
-    Ok(())
-}
 
 #[test]
 fn services_that_cannot_be_read_are_not_said_to_be_missing() {
@@ -49,7 +30,8 @@ fn services_that_cannot_be_read_are_not_said_to_be_missing() {
         let fewer: Vec<_> = rules.iter().filter(|rule| !is_of_services(rule)).collect();
         ensure!(fewer.len() + 1 == rules.len(), "{rules:#?}");
         set(&json!(fewer)).await?;
-        restart(&bench).await?;
+        bench.stop_operators().await?;
+        bench.start_operators().await?;
         bench.cluster.apply(&[http_scaled_object(&namespace, "rights")]).await?;
         let object =
             bench.ready::<HttpScaledObject>(&namespace, "rights", "Unknown", "ServicesUnreadable").await?;
