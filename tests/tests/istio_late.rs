@@ -68,7 +68,7 @@ fn the_operator_waits_for_istio_and_for_its_rights() {
         let json = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": istio::NAMESPACE}});
         cluster.apply(&[json]).await?;
         cluster.apply_yaml(&read("istio.yaml")?).await?;
-        says(&operator, "404").await?;
+        says(&operator, "the cluster has no envoyfilters.networking.istio.io").await?;
         let programs = tokio::task::spawn_blocking(|| Programs::build_parts(&["istio"])).await??;
         let manifests = programs.get("istio-manifests")?.display().to_string();
         cluster.kubectl(&["apply", "--server-side", "--filename", &manifests]).await?;
