@@ -27,8 +27,8 @@ pub struct Claim {
     uid: Option<String>,
 }
 
-/// Looks up who claims the workload of an object, in its namespace. That is a look at all objects there: it is done
-/// only where it matters.
+/// Looks up who claims the workload of an object, in its namespace: by an index, and only where it matters, since each of
+/// those found has to be checked.
 #[derive(Clone, Copy)]
 pub struct Claims<'a>(pub &'a dyn Fn(&Workload) -> Vec<Claim>);
 
